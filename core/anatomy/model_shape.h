@@ -1,0 +1,68 @@
+#pragma once
+#include "core/protocol/json.h"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace resect {
+
+/// Rotary scaling as data (`rope_scaling` of config.json).
+struct RopeScaling {
+    enum class Kind { None, Linear, Dynamic, Llama3, Yarn };
+    Kind kind = Kind::None;
+    double factor = 1;
+    double lowFreqFactor = 1, highFreqFactor = 4;      ///< llama3
+    std::int64_t originalMaxPositions = 0;             ///< llama3, yarn; 0 = max_position_embeddings
+    double betaFast = 32, betaSlow = 1;                ///< yarn
+    std::optional<double> attentionFactor;             ///< yarn; default 0.1 ln(factor) + 1
+    std::optional<double> mscale, mscaleAllDim;        ///< yarn, DeepSeek's form
+    bool operator==(const RopeScaling&) const = default;
+};
+
+/// Sizes of one block. Surgery makes blocks differ, so sizes are kept per block.
+struct BlockShape {
+    bool hasAttention = true;       ///< false: the attention layer (norm and body) is absent, not zero
+    bool hasFfn = true;
+    int numHeads = 0;               ///< query heads; sum of headsPerKv
+    int numKvHeads = 0;             ///< kv groups
+    int headDim = 0;
+    /// Query heads of each kv group, in group order: heads are numbered group by group. Equal counts in stock checkpoints.
+    std::vector<int> headsPerKv;
+    int ffnSize = 0;                ///< channels (of each expert); 0 when the FFN layer is absent
+    int numExperts = 0;             ///< 0 = dense MLP
+    int sharedFfnSize = 0;          ///< width of the shared expert, 0 = none
+    int slidingWindow = 0;          ///< tokens seen, itself included; 0 = all
+    /// KV groups of equal size?
+    bool groupsAreEqual() const noexcept;
+    bool operator==(const BlockShape&) const = default;
+};
+
+/// What config.json (and resect.json) say a model is made of: everything needed to build, cut and price it. No weights.
+struct ModelShape {
+    std::string modelType;          ///< `model_type`: "llama", "qwen3", ...
+    std::string architecture;       ///< first of `architectures`
+    std::int64_t vocabSize = 0, hiddenSize = 0, maxPositions = 0;
+    double normEps = 1e-6;
+    double ropeTheta = 10000;
+    RopeScaling ropeScaling;
+    std::string activation;         ///< `hidden_act`
+    bool tiedEmbeddings = false;
+    bool qkvBias = false, outputBias = false, mlpBias = false, qkNorm = false;
+    int numExpertsPerToken = 0;     ///< top-k; 0 = dense
+    bool normTopK = true;           ///< routing weights renormalised over the chosen experts
+    std::optional<int> bosId, padId;
+    std::vector<int> eosIds;
+    std::string torchDtype;         ///< as written in config.json, may be empty
+    std::vector<BlockShape> blocks;
+    int numBlocks() const noexcept { return static_cast<int>(blocks.size()); }
+    bool operator==(const ModelShape&) const = default;
+};
+
+/// Reads config.json, with the per-block overrides of resect.json where there is one (null otherwise).
+/// Throws BadInput naming the field: absent, of the wrong type, or inconsistent (heads not a multiple of kv heads, ...);
+/// Unsupported for a model_type that the family table does not hold.
+ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject);
+
+}  // namespace resect

@@ -1,0 +1,58 @@
+#pragma once
+#include "core/anatomy/anatomy.h"
+#include "core/base/job.h"
+#include "core/data/dataset.h"
+#include "core/measure/model_run.h"
+#include "core/method/parameter.h"
+#include "core/method/report.h"
+#include "core/surgery/edit_plan.h"
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace resect {
+
+struct MethodInfo {
+    std::string id;                          ///< "llm-drop"
+    std::string title, summary, paper;       ///< paper: title, arXiv number, year
+    std::vector<std::string> families;       ///< model types; empty = all that Resect runs
+    std::vector<ParameterInfo> measureParameters, planParameters;
+};
+
+/// A published method: measures, proposes plans, or both. Stateless: one object serves every job.
+class Method {
+public:
+    virtual ~Method() = default;
+    virtual const MethodInfo& info() const noexcept = 0;
+    /// Scores components. Changes no weight. Reports progress and honours job.stopped() every second; when stopped returns what is finished.
+    /// Throws Unsupported when the method only plans.
+    virtual Report analyse(ModelRun& run, const Parameters& parameters, const JobContext& job) const = 0;
+    /// Pure: the same report and parameters give the same plan. Throws Unsupported when the method only measures.
+    virtual EditPlan plan(const Anatomy& anatomy, const Report& report, const Parameters& parameters) const = 0;
+};
+
+class MethodRegistry {
+public:
+    void add(std::unique_ptr<Method> method);             ///< throws Internal on a repeated id
+    const Method* find(std::string_view id) const noexcept;
+    const Method& method(std::string_view id) const;      ///< throws Usage listing the known ids
+    const std::vector<std::unique_ptr<Method>>& methods() const noexcept { return m_methods; }
+
+private:
+    std::vector<std::unique_ptr<Method>> m_methods;
+};
+
+/// Checked before anything else of a plugin is called.
+inline constexpr int kPluginAbi = 1;
+/// A plugin exports `extern "C" int resectPluginAbi()` and `extern "C" void resectRegister(resect::MethodRegistry&)`.
+struct PluginStatus {
+    std::string file;
+    std::vector<std::string> methods;  ///< ids it registered
+    std::string error;                 ///< empty when it was loaded
+};
+/// Loads every *.so of the folders: `lib/resect/plugins` beside the programs and RESECT_PLUGIN_PATH. A failure is a row, never a throw.
+std::vector<PluginStatus> loadPlugins(MethodRegistry& registry);
+
+}  // namespace resect

@@ -1,0 +1,204 @@
+#pragma once
+#include "core/protocol/json.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+/// The messages between the window and its worker (`resect-cli serve`): one JSON object per line.
+///
+///   request   {"id": 7, "call": "measure", "args": {...}}
+///   progress  {"id": 7, "progress": {"done": 12, "total": 40, "unit": "tokens", "stage": "scoring"}, "partial": {...}?}
+///   result    {"id": 7, "result": {...}}
+///   error     {"id": 7, "error": {"code": "BadInput", "subject": "...", "message": "..."}}
+///
+/// The first request must be `hello`. Jobs (measure, preview, generate, export, health, attention) queue and run one at a time; all other calls are answered
+/// at once, also while a job runs. `cancel` ends a queued or running job: it then answers with what is finished, or error Stopped.
+/// A number that is not finite is sent as null. Paths are absolute.
+///
+/// | call | args | result |
+/// |---|---|---|
+/// | hello | {protocol} | HelloMessage |
+/// | open | {path} | ModelMessage (replaces the model that was open) |
+/// | close | {} | {} |
+/// | health | {} (job) | {problems} of the whole checkpoint, all data read |
+/// | tensors | {offset, count, filter} | {total, rows: [{name, dtype, shape, file, bytes}]} |
+/// | methods | {} | {methods: [MethodMessage], plugins: [{file, methods, error}], recipes: [MethodMessage]} |
+/// | measure | {method, set: {}, data: DataMessage, device, dtype, stream, workspace} (job) | MeasureMessage; a cached one comes at once |
+/// | measures | {workspace} | {measures: [MeasureMessage]} of the open model |
+/// | dataset | {file, name, first: [..], count: [..]} | {shape, values, errors}: a rectangle of one dataset, at most 4M values |
+/// | plan_check | {plan} | PlanCheckMessage |
+/// | plan_suggest | {method, set: {}, file} | {plan, title} |
+/// | preview | {plan, data: DataMessage, device, dtype, maxRows} (job) | PreviewMessage; the same as `partial` while it runs |
+/// | generate | {prompt, plan?, checkpoint?, maxNewTokens, temperature, topK, topP, seed} (job) | {text, tokens: [{id, text, logProbability}]}; tokens come as `partial` {token} |
+/// | attention | {text, block, head} (job) | {tokens: [text], weights: [[..]]}, at most 128 x 128 |
+/// | recover_estimate | {recipe, set: {}, plan, data: DataMessage, device, dtype} | EstimateMessage |
+/// | run_create | {recipe, set: {}, plan, data, evalData?, device, dtype, workspace, out?} | {folder}: writes job.json; the window starts `resect-cli run` itself |
+/// | export | {source, plan?, to, way, dtype, shardBytes, data?} (job) | ExportMessage |
+/// | cancel | {id} | {} |
+namespace resect::protocol {
+
+inline constexpr int kProtocolVersion = 1;
+
+struct ProblemMessage {
+    std::string severity, subject, message, advice;  ///< severity: note, warning, error
+};
+
+struct HelloMessage {
+    int protocol = kProtocolVersion;
+    std::string version;
+    std::vector<std::string> devices;  ///< "cpu", "cuda:0", ...
+    std::string torchVersion;
+    int threads = 0;
+};
+
+struct BlockMessage {
+    int index = 0;
+    std::int64_t parameters = 0, attentionParameters = 0, ffnParameters = 0;
+    bool hasAttention = true, hasFfn = true;
+    int numHeads = 0, numKvHeads = 0, headDim = 0, ffnSize = 0, numExperts = 0;
+    std::vector<int> headsPerKv;
+};
+
+struct ModelMessage {
+    std::string path, name, fingerprint;
+    std::string family, familyTitle, dtype;   ///< family = model_type; dtype as stored ("F32", or "mixed")
+    bool understood = true;                   ///< false: tensors can be inspected, nothing can be cut; problems say why
+    bool tied = false;
+    bool hasTokenizer = false;
+    std::int64_t parameters = 0, bytes = 0, numTensors = 0, numShards = 0;
+    std::int64_t vocabSize = 0, hiddenSize = 0, maxPositions = 0;
+    std::int64_t embeddingParameters = 0, headParameters = 0, finalNormParameters = 0;
+    std::string licence;                      ///< from the model card or a LICENSE file, "" when there is none
+    std::vector<std::string> edits;           ///< operations that this family supports: "drop_blocks", ...
+    std::vector<BlockMessage> blocks;
+    std::vector<ProblemMessage> problems;
+};
+
+/// Where calibration, training or evaluation text comes from.
+struct DataMessage {
+    std::string file;
+    int rowLength = 256;
+    std::int64_t maxRows = 64;                ///< 0 = all
+    std::string layout = "chunks";            ///< chunks, packed, padded
+};
+
+struct ParameterMessage {
+    std::string name, title, help, type, unit; ///< type: integer, real, boolean, choice, text, integer_list, file
+    Json defaultValue;
+    Json minimum, maximum;                     ///< null = none
+    std::vector<std::string> choices;
+    bool advanced = false;
+};
+
+struct MethodMessage {
+    std::string id, title, summary, paper;
+    bool measures = false, plans = false, trains = false;
+    std::vector<ParameterMessage> measureParameters, planParameters, trainParameters;
+};
+
+struct AxisMessage {
+    std::string name, component;               ///< component "" when the axis counts something else
+    std::vector<std::int64_t> ids;
+};
+
+struct DatasetMessage {
+    std::string name, kind, title, unit, help; ///< kind: bars, matrix, curve, histogram, tokens, scatter
+    std::string higher;                        ///< keep, removable, neutral
+    std::vector<AxisMessage> axes;
+    std::vector<std::int64_t> shape;
+    std::int64_t samples = 0;
+    bool hasErrors = false;
+    double minimum = 0, maximum = 0;           ///< of the finite values
+};
+
+struct MeasureMessage {
+    std::string file, method, dataDescription; ///< file: the HDF5 file
+    Json parameters;
+    std::string created;                       ///< ISO 8601, UTC
+    std::int64_t samplesDone = 0, samplesTotal = 0;
+    bool cached = false;
+    std::vector<DatasetMessage> datasets;
+    std::vector<ProblemMessage> notes;
+};
+
+struct CostMessage {
+    std::int64_t parameters = 0, activeParameters = 0;
+    std::int64_t bytes = 0;                    ///< on disk in the stored dtype
+    std::int64_t bytesF32 = 0, bytesBf16 = 0;
+    std::int64_t kvBytesPer1000 = 0;           ///< KV cache of 1,000 tokens at 2 bytes an element
+    double prefillFlopsPerToken = 0;           ///< averaged over a prompt of 1,024 tokens (or the model's context when shorter)
+    double decodeFlopsPerToken = 0;            ///< at that context
+};
+
+struct VerdictMessage {
+    std::string runtime;                       ///< transformers, vLLM, llama.cpp, PEFT
+    std::string verdict;                       ///< opens, padded, code, no
+    std::vector<std::string> reasons;
+};
+
+struct PlanProblemMessage {
+    ProblemMessage problem;
+    int edit = -1;
+    std::vector<Json> instead;                 ///< edits as in plan.json
+    std::vector<std::string> insteadTitles;
+};
+
+struct PlanCheckMessage {
+    bool legal = false;
+    std::vector<PlanProblemMessage> problems;
+    std::vector<std::string> titles;           ///< one per edit
+    std::string hash;
+    bool uniform = true;                       ///< the result is a stock shape (way "uniform")
+    CostMessage before, after;
+    std::vector<VerdictMessage> verdicts;
+    std::vector<BlockMessage> blocks;          ///< of the source, with what is left in each; a dropped block has parameters 0
+};
+
+struct PreviewMessage {
+    std::int64_t rowsDone = 0, rowsTotal = 0;
+    double perplexity = 0, perplexityLow = 0, perplexityHigh = 0;        ///< of the candidate, 95 % interval
+    double baseline = 0, baselineLow = 0, baselineHigh = 0;
+    double kl = 0, klLow = 0, klHigh = 0;      ///< mean KL(uncut || candidate) per token, nats
+    double tokensPerSecond = 0, baselineTokensPerSecond = 0;
+    bool final = false;
+};
+
+struct EstimateMessage {
+    std::int64_t memoryBytes = 0, trainableParameters = 0, steps = 0, tokens = 0;
+    double seconds = 0;                        ///< 0 = not measured yet
+    std::string basis;                         ///< how it was obtained, one sentence
+    std::vector<ProblemMessage> problems;
+};
+
+struct ExportMessage {
+    std::string folder, way;
+    std::int64_t bytes = 0;
+    std::vector<std::string> files;
+    bool verified = false;                     ///< reopened and compared
+    double maxAbsLogitError = 0;
+    double kl = 0;
+    std::vector<VerdictMessage> opensIn;
+    std::vector<std::string> loadCommands;     ///< same order as opensIn
+    std::vector<ProblemMessage> problems;
+};
+
+RESECT_JSON_FIELDS(ProblemMessage, severity, subject, message, advice)
+RESECT_JSON_FIELDS(HelloMessage, protocol, version, devices, torchVersion, threads)
+RESECT_JSON_FIELDS(BlockMessage, index, parameters, attentionParameters, ffnParameters, hasAttention, hasFfn, numHeads, numKvHeads, headDim, ffnSize, numExperts, headsPerKv)
+RESECT_JSON_FIELDS(ModelMessage, path, name, fingerprint, family, familyTitle, dtype, understood, tied, hasTokenizer, parameters, bytes, numTensors, numShards, vocabSize, hiddenSize, maxPositions, embeddingParameters, headParameters, finalNormParameters, licence, edits, blocks, problems)
+RESECT_JSON_FIELDS(DataMessage, file, rowLength, maxRows, layout)
+RESECT_JSON_FIELDS(ParameterMessage, name, title, help, type, unit, defaultValue, minimum, maximum, choices, advanced)
+RESECT_JSON_FIELDS(MethodMessage, id, title, summary, paper, measures, plans, trains, measureParameters, planParameters, trainParameters)
+RESECT_JSON_FIELDS(AxisMessage, name, component, ids)
+RESECT_JSON_FIELDS(DatasetMessage, name, kind, title, unit, help, higher, axes, shape, samples, hasErrors, minimum, maximum)
+RESECT_JSON_FIELDS(MeasureMessage, file, method, dataDescription, parameters, created, samplesDone, samplesTotal, cached, datasets, notes)
+RESECT_JSON_FIELDS(CostMessage, parameters, activeParameters, bytes, bytesF32, bytesBf16, kvBytesPer1000, prefillFlopsPerToken, decodeFlopsPerToken)
+RESECT_JSON_FIELDS(VerdictMessage, runtime, verdict, reasons)
+RESECT_JSON_FIELDS(PlanProblemMessage, problem, edit, instead, insteadTitles)
+RESECT_JSON_FIELDS(PlanCheckMessage, legal, problems, titles, hash, uniform, before, after, verdicts, blocks)
+RESECT_JSON_FIELDS(PreviewMessage, rowsDone, rowsTotal, perplexity, perplexityLow, perplexityHigh, baseline, baselineLow, baselineHigh, kl, klLow, klHigh, tokensPerSecond, baselineTokensPerSecond, final)
+RESECT_JSON_FIELDS(EstimateMessage, memoryBytes, trainableParameters, steps, tokens, seconds, basis, problems)
+RESECT_JSON_FIELDS(ExportMessage, folder, way, bytes, files, verified, maxAbsLogitError, kl, opensIn, loadCommands, problems)
+
+}  // namespace resect::protocol

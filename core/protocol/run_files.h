@@ -1,0 +1,48 @@
+#pragma once
+#include "core/protocol/json.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+/// The files of a run folder, as the trainer writes and the window reads them. All text; a reader needs no connection to the run.
+///
+///   job.json        what to do: RunJob
+///   status.json     heartbeat, replaced atomically once a second: RunStatus
+///   metrics.jsonl   one MetricsRow per line, appended and flushed; a torn last line is ignored
+///   control         a word written by others, polled every step: "pause", "resume", "stop"
+///   log.txt         one line per message, "2026-01-31T12:00:00Z INFO ..."
+///   checkpoints/step-N/   complete checkpoint + training state; `best` and `last` are text files that hold a folder name
+///   report.h5       written at the end
+namespace resect::protocol {
+
+struct RunStatus {
+    std::string state;             ///< queued, starting, running, pausing, paused, stopping, done, failed, stopped
+    std::int64_t pid = 0;
+    std::string host;
+    std::string heartbeat, started;///< ISO 8601, UTC
+    std::int64_t step = 0, totalSteps = 0;
+    double tokensPerSecond = 0;
+    std::int64_t tokens = 0;       ///< trained on so far
+    std::int64_t peakMemoryBytes = 0;
+    double etaSeconds = 0;
+    double loss = 0, evalPerplexity = 0;
+    double baselinePerplexity = 0; ///< of the uncut model on the evaluation rows
+    double cutPerplexity = 0;      ///< right after the cut, before the first step
+    double bestPerplexity = 0;
+    double recovery = 0;           ///< share of the lost loss that is back, 0..1 (may leave that range)
+    std::string message;           ///< the last thing worth telling, or why it failed
+};
+
+/// Fields that a row does not have are null in the file; numbers that are not finite too.
+struct MetricsRow {
+    std::int64_t step = 0, tokens = 0;
+    double seconds = 0;            ///< trained, pauses not counted
+    std::string event;             ///< "" = a training step; eval, checkpoint, pause, resume, nonfinite, restart, stop
+    Json loss, evalLoss, evalPerplexity, recovery, kl, learningRate, gradientNorm, tokensPerSecond;
+};
+
+RESECT_JSON_FIELDS(RunStatus, state, pid, host, heartbeat, started, step, totalSteps, tokensPerSecond, tokens, peakMemoryBytes, etaSeconds, loss, evalPerplexity, baselinePerplexity, cutPerplexity, bestPerplexity, recovery, message)
+RESECT_JSON_FIELDS(MetricsRow, step, tokens, seconds, event, loss, evalLoss, evalPerplexity, recovery, kl, learningRate, gradientNorm, tokensPerSecond)
+
+}  // namespace resect::protocol

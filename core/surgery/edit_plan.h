@@ -1,0 +1,61 @@
+#pragma once
+#include "core/base/problem.h"
+#include "core/protocol/json.h"
+#include "core/surgery/cut.h"
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace resect {
+
+/// One entry of a plan. All indices name components of the source checkpoint, whatever else the plan drops. Immutable.
+class EditOperation {
+public:
+    virtual ~EditOperation() = default;
+    virtual std::string_view op() const noexcept = 0;    ///< "drop_blocks"
+    virtual Json toJson() const = 0;
+    virtual std::string title() const = 0;               ///< "Drop attention of blocks 18-20, 22" for lists and undo texts
+    /// Problems of this entry alone: indices out of range, repeated, a kind that the family does not have.
+    virtual std::vector<Problem> check(const ModelShape& source) const = 0;
+    /// Adds its removals. Needs an empty check().
+    virtual void addTo(Cut& cut, const ModelShape& source) const = 0;
+};
+
+/// Removes whole blocks. {"op": "drop_blocks", "blocks": [..]}; drop_attention and drop_mlp look alike.
+std::shared_ptr<const EditOperation> dropBlocks(std::vector<int> blocks);
+std::shared_ptr<const EditOperation> dropAttention(std::vector<int> blocks);
+std::shared_ptr<const EditOperation> dropMlp(std::vector<int> blocks);
+/// {"op": "drop_kv_groups", "block": 2, "groups": [0]}, {"op": "drop_heads", "block": 3, "heads": [1]}, {"op": "drop_channels", "block": 4, "channels": [7]}
+std::shared_ptr<const EditOperation> dropKvGroups(int block, std::vector<int> groups);
+std::shared_ptr<const EditOperation> dropHeads(int block, std::vector<int> heads);
+std::shared_ptr<const EditOperation> dropChannels(int block, std::vector<int> channels);
+
+/// An edit plan: data that is saved, shown, checked after every operation and applied without the method that proposed it.
+struct EditPlan {
+    std::string fingerprint;   ///< of the source; empty = not bound to one yet
+    std::vector<std::shared_ptr<const EditOperation>> edits;
+    Json notes;                ///< free: who proposed what; kept as it is
+
+    /// Throws BadInput naming the entry and field; unknown operations are an error. `subject` = file name.
+    static EditPlan fromJson(const Json& json, const std::string& subject);
+    Json toJson() const;
+    std::string hash() const;  ///< "sha256:..." of the cut it describes: independent of order and spelling of the edits
+};
+
+/// A finding about a plan, with the nearest legal edits where there are any: replacing entry `edit` by `instead` makes it legal.
+struct PlanProblem {
+    Problem problem;
+    int edit = -1;             ///< index into EditPlan::edits; -1 = the plan as a whole
+    std::vector<std::shared_ptr<const EditOperation>> instead;
+};
+
+/// Every problem of the plan: another fingerprint, indices, last head / channel / block removed, everything removed, family cannot be cut.
+/// Empty or only notes and warnings = can be applied. Pass an empty fingerprint to skip that comparison. Pure, under 5 ms for 80 blocks.
+std::vector<PlanProblem> checkPlan(const EditPlan& plan, const ModelShape& source, std::string_view fingerprint);
+
+/// The union of all edits. Throws BadInput with the first Error of checkPlan (fingerprint not compared).
+Cut cutOf(const EditPlan& plan, const ModelShape& source);
+
+}  // namespace resect
