@@ -3,7 +3,7 @@
 #include "core/base/job.h"
 #include "core/data/dataset.h"
 #include "core/measure/model_run.h"
-#include "core/method/parameter.h"
+#include "core/protocol/parameter.h"
 #include "core/method/report.h"
 #include "core/surgery/edit_plan.h"
 
