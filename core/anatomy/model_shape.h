@@ -60,7 +60,13 @@ struct ModelShape {
     bool operator==(const ModelShape&) const = default;
 };
 
-/// Reads config.json, with the per-block overrides of resect.json where there is one (null otherwise).
+/// Reads config.json, with the per-block overrides of resect.json where there is one (null otherwise). resect.json exists for shapes that the stock
+/// class cannot express; config.json then says `"model_type": "resect"`, so that no stock runtime builds something else from it:
+///
+///   {"resect": 1, "model_type": "llama", "architectures": ["LlamaForCausalLM"],
+///    "blocks": [{"attention": {"heads_per_kv": [3, 2]}, "ffn": {"size": 41}}, {"attention": null, "ffn": {"size": 43, "experts": 4}}]}
+///
+/// `model_type` and `architectures` replace those of config.json; one entry per block, null = the layer is absent; all other fields come from config.json.
 /// Throws BadInput naming the field: absent, of the wrong type, or inconsistent (heads not a multiple of kv heads, ...);
 /// Unsupported for a model_type that the family table does not hold.
 ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject);
