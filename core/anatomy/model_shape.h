@@ -21,7 +21,7 @@ struct RopeScaling {
     bool operator==(const RopeScaling&) const = default;
 };
 
-/// Sizes of one block. Surgery makes blocks differ, so sizes are kept per block.
+/// Sizes of one block. Surgery makes blocks differ, so sizes are kept per block. An absent layer has counts 0; headDim and slidingWindow stay.
 struct BlockShape {
     bool hasAttention = true;       ///< false: the attention layer (norm and body) is absent, not zero
     bool hasFfn = true;

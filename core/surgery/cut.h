@@ -1,7 +1,7 @@
 #pragma once
 #include "core/anatomy/model_shape.h"
+#include "core/surgery/index_set.h"
 
-#include <set>
 #include <vector>
 
 namespace resect {
@@ -9,10 +9,10 @@ namespace resect {
 /// What a plan removes from one block, in the source's numbering.
 struct BlockCut {
     bool block = false, attention = false, ffn = false;
-    std::set<int> heads;       ///< query heads
-    std::set<int> kvGroups;    ///< their query heads go too
-    std::set<int> channels;
-    std::set<int> experts;
+    IndexSet heads;       ///< query heads
+    IndexSet kvGroups;    ///< their query heads go too
+    IndexSet channels;
+    IndexSet experts;
     bool empty() const noexcept;
     bool operator==(const BlockCut&) const = default;
 };
@@ -24,6 +24,13 @@ struct Cut {
     bool operator==(const Cut&) const = default;
 };
 
+/// A cut that removes nothing.
+Cut emptyCut(const ModelShape& source);
+
+/// The kv group that a query head belongs to, and the query heads [first, first + count) of a group. Heads are numbered group by group.
+int groupOfHead(const BlockShape& block, int head);
+int firstHeadOfGroup(const BlockShape& block, int group);
+
 /// Query heads of a block that stay, ascending: neither dropped themselves nor in a dropped kv group. Empty when the attention is dropped.
 std::vector<int> keptHeads(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptKvGroups(const BlockShape& source, const BlockCut& cut);  ///< a group without heads left does not stay
@@ -31,7 +38,8 @@ std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptExperts(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptBlocks(const Cut& cut);
 
-/// The shape after the cut: blocks renumbered, absent layers marked absent.
+/// The shape after the cut: blocks renumbered, absent layers marked absent (their counts 0; headDim and slidingWindow stay). A layer without
+/// heads or channels left counts as absent.
 ModelShape shapeAfter(const ModelShape& source, const Cut& cut);
 
 }  // namespace resect

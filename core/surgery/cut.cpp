@@ -1,0 +1,111 @@
+#include "core/surgery/cut.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace resect {
+
+namespace {
+
+std::vector<int> remaining(int count, const IndexSet& removed) {
+    std::vector<int> kept;
+    kept.reserve(static_cast<std::size_t>(std::max(0, count)));
+    auto next = removed.begin();
+    for (int i = 0; i < count; ++i) {
+        while (next != removed.end() && *next < i) ++next;
+        if (next == removed.end() || *next != i) kept.push_back(i);
+    }
+    return kept;
+}
+
+BlockShape blockAfter(const BlockShape& source, const BlockCut& cut) {
+    BlockShape result = source;
+    result.headsPerKv.clear();
+    int group = -1;
+    for (int head : keptHeads(source, cut)) {
+        const int owner = groupOfHead(source, head);
+        if (owner != group) result.headsPerKv.push_back(0);
+        group = owner;
+        ++result.headsPerKv.back();
+    }
+    result.numKvHeads = static_cast<int>(result.headsPerKv.size());
+    result.numHeads = std::accumulate(result.headsPerKv.begin(), result.headsPerKv.end(), 0);
+    result.hasAttention = result.numHeads > 0;
+
+    result.ffnSize = static_cast<int>(keptChannels(source, cut).size());
+    result.numExperts = static_cast<int>(keptExperts(source, cut).size());
+    result.hasFfn = result.ffnSize > 0 && (source.numExperts == 0 || result.numExperts > 0);
+    if (!result.hasFfn) result.ffnSize = result.numExperts = result.sharedFfnSize = 0;
+    return result;
+}
+
+}  // namespace
+
+bool BlockCut::empty() const noexcept {
+    return !block && !attention && !ffn && heads.empty() && kvGroups.empty() && channels.empty() && experts.empty();
+}
+
+bool Cut::empty() const noexcept {
+    return std::all_of(blocks.begin(), blocks.end(), [](const BlockCut& block) { return block.empty(); });
+}
+
+Cut emptyCut(const ModelShape& source) { return Cut{std::vector<BlockCut>(source.blocks.size())}; }
+
+int groupOfHead(const BlockShape& block, int head) {
+    int group = 0;
+    for (int end = 0; group < static_cast<int>(block.headsPerKv.size()); ++group) {
+        end += block.headsPerKv[static_cast<std::size_t>(group)];
+        if (head < end) break;
+    }
+    return group;
+}
+
+int firstHeadOfGroup(const BlockShape& block, int group) {
+    return std::accumulate(block.headsPerKv.begin(), block.headsPerKv.begin() + group, 0);
+}
+
+std::vector<int> keptHeads(const BlockShape& source, const BlockCut& cut) {
+    if (cut.block || cut.attention || !source.hasAttention) return {};
+    std::vector<int> kept = remaining(source.numHeads, cut.heads);
+    if (!cut.kvGroups.empty())
+        std::erase_if(kept, [&](int head) { return cut.kvGroups.contains(groupOfHead(source, head)); });
+    return kept;
+}
+
+std::vector<int> keptKvGroups(const BlockShape& source, const BlockCut& cut) {
+    std::vector<int> kept;
+    for (int head : keptHeads(source, cut)) {
+        const int group = groupOfHead(source, head);
+        if (kept.empty() || kept.back() != group) kept.push_back(group);
+    }
+    return kept;
+}
+
+std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut) {
+    if (cut.block || cut.ffn || !source.hasFfn) return {};
+    return remaining(source.ffnSize, cut.channels);
+}
+
+std::vector<int> keptExperts(const BlockShape& source, const BlockCut& cut) {
+    if (cut.block || cut.ffn || !source.hasFfn) return {};
+    return remaining(source.numExperts, cut.experts);
+}
+
+std::vector<int> keptBlocks(const Cut& cut) {
+    std::vector<int> kept;
+    for (std::size_t b = 0; b < cut.blocks.size(); ++b)
+        if (!cut.blocks[b].block) kept.push_back(static_cast<int>(b));
+    return kept;
+}
+
+ModelShape shapeAfter(const ModelShape& source, const Cut& cut) {
+    ModelShape result = source;
+    result.blocks.clear();
+    for (int b : keptBlocks(cut)) {
+        const auto i = static_cast<std::size_t>(b);
+        result.blocks.push_back(blockAfter(source.blocks[i], cut.blocks[i]));
+    }
+    return result;
+}
+
+}  // namespace resect
