@@ -1,4 +1,6 @@
 #pragma once
+#include "core/base/error.h"
+
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -7,6 +9,8 @@
 
 namespace resect {
 
+/// The error for a failed system call on `path`: `errnum` (errno) chooses the code, `action` ("cannot write") starts the message.
+Error systemError(int errnum, const std::filesystem::path& path, std::string_view action);
 /// The whole file. Throws NotFound, NoPermission, or BadInput when it is larger than `maxBytes`.
 std::string readFile(const std::filesystem::path& path, std::uint64_t maxBytes = 1ull << 31);
 /// Writes beside the target under a temporary name, syncs, renames: a reader sees the old or the new content, never a half.
@@ -20,7 +24,8 @@ void requireFreeSpace(const std::filesystem::path& path, std::uint64_t needed);
 void syncToDisk(const std::filesystem::path& path);
 
 /// A folder `NAME.partial` beside the target, created empty; commit() renames it to the target, otherwise it is removed.
-/// Throws BadInput when the target exists and is not an empty folder.
+/// Left-overs of an interrupted run under that name are removed first. Throws BadInput when the target exists and is not an empty folder, or when
+/// another process is just writing it; NoPermission, DiskFull.
 class StagedFolder {
 public:
     explicit StagedFolder(std::filesystem::path target);
@@ -32,6 +37,7 @@ public:
 
 private:
     std::filesystem::path m_target, m_partial;
+    int m_lock = -1;  ///< descriptor of the locked partial folder
     bool m_committed = false;
 };
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,6 +10,7 @@ namespace resect {
 /// Shortest text that reads back as the same number, whatever the locale. Not finite: "nan", "inf", "-inf".
 std::string toText(double value);
 std::string toText(std::int64_t value);
+template <std::integral T> requires(!std::same_as<T, bool>) std::string toText(T value) { return toText(static_cast<std::int64_t>(value)); }
 /// With `digits` significant digits, for people: 0.0123, 1.23e-07.
 std::string toText(double value, int digits);
 /// The whole text must be the number (spaces around it allowed), otherwise nullopt.

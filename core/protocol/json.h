@@ -29,14 +29,21 @@ double numberField(const Json& object, std::string_view field, const std::string
 bool boolField(const Json& object, std::string_view field, const std::string& subject, bool fallback);
 std::string stringField(const Json& object, std::string_view field, const std::string& subject, std::string fallback);
 
-/// Reads `object[field]` into `out`; an absent or null field keeps the default, except that null makes a double NaN (how non-finite numbers travel).
+/// Throws BadInput with the field as its subject.
+[[noreturn]] void throwWrongField(const char* field, const char* reason);
+
+/// Reads `object[field]` into `out`; throws BadInput naming the field when it has another type; an absent or null field keeps the default, except that null makes a double NaN (how non-finite numbers travel).
 template <class T> void readField(const Json& object, const char* field, T& out) {
     const auto it = object.find(field);
     if (it == object.end()) return;
-    if constexpr (std::is_same_v<T, double>) {
-        out = it->is_null() ? std::numeric_limits<double>::quiet_NaN() : it->template get<double>();
-    } else if (std::is_same_v<T, Json> || !it->is_null()) {
-        out = it->template get<T>();
+    try {
+        if constexpr (std::is_same_v<T, double>) {
+            out = it->is_null() ? std::numeric_limits<double>::quiet_NaN() : it->template get<double>();
+        } else if (std::is_same_v<T, Json> || !it->is_null()) {
+            out = it->template get<T>();
+        }
+    } catch (const Json::exception& error) {
+        throwWrongField(field, error.what());
     }
 }
 
