@@ -2,6 +2,9 @@
 
 add_library(resect_options INTERFACE)
 target_compile_options(resect_options INTERFACE -Wall -Wextra)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(resect_options INTERFACE -Wno-restrict)  # GCC 12 reports it falsely for std::string (its bug 105651)
+endif()
 target_include_directories(resect_options INTERFACE ${PROJECT_SOURCE_DIR})
 if(RESECT_SANITIZE)
   target_compile_options(resect_options INTERFACE -fsanitize=address,undefined -fno-omit-frame-pointer -g1)
