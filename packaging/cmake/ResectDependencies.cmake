@@ -20,8 +20,9 @@ target_include_directories(resect_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
 target_link_libraries(resect_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
 
 find_package(Torch REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)  # at::parallel_for is serial in a translation unit without it
 add_library(resect_torch INTERFACE)
-target_link_libraries(resect_torch INTERFACE ${TORCH_LIBRARIES})
+target_link_libraries(resect_torch INTERFACE ${TORCH_LIBRARIES} OpenMP::OpenMP_CXX)
 target_include_directories(resect_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
 string(STRIP "${TORCH_CXX_FLAGS}" resect_torch_flags)
 if(resect_torch_flags)
