@@ -1,0 +1,212 @@
+#include "core/surgery/drop_operation.h"
+
+#include "core/anatomy/family.h"
+#include "core/base/error.h"
+#include "core/base/numbers.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+namespace resect {
+
+namespace {
+
+constexpr std::array kWords{
+    DropWords{DropTarget::Blocks, "drop_blocks", "blocks", "block", "blocks", "Drop blocks", false},
+    DropWords{DropTarget::Attention, "drop_attention", "blocks", "block", "blocks", "Drop attention of blocks", false},
+    DropWords{DropTarget::Mlp, "drop_mlp", "blocks", "block", "blocks", "Drop MLP of blocks", false},
+    DropWords{DropTarget::KvGroups, "drop_kv_groups", "groups", "kv group", "kv groups", "Drop kv groups", true},
+    DropWords{DropTarget::Heads, "drop_heads", "heads", "head", "heads", "Drop heads", true},
+    DropWords{DropTarget::Channels, "drop_channels", "channels", "channel", "channels", "Drop channels", true},
+};
+
+const DropWords& wordsOf(DropTarget target) { return kWords[static_cast<std::size_t>(target)]; }
+
+std::string text(std::int64_t number) { return toText(number); }
+
+/// Does block `b` of the source have what this operation removes?
+bool hasTarget(DropTarget target, const BlockShape& block) {
+    switch (target) {
+    case DropTarget::Blocks: return true;
+    case DropTarget::Attention:
+    case DropTarget::KvGroups:
+    case DropTarget::Heads: return block.hasAttention;
+    case DropTarget::Mlp: return block.hasFfn;
+    case DropTarget::Channels: return block.hasFfn && block.numExperts == 0;
+    }
+    return false;
+}
+
+std::string whyMissing(DropTarget target, const BlockShape& block) {
+    if (target == DropTarget::Channels && block.hasFfn) return "has a mixture of experts, whose channels cannot be dropped";
+    return target == DropTarget::Mlp || target == DropTarget::Channels ? "has no MLP any more" : "has no attention any more";
+}
+
+int countInside(DropTarget target, const BlockShape& block) {
+    if (target == DropTarget::KvGroups) return block.numKvHeads;
+    return target == DropTarget::Heads ? block.numHeads : block.ffnSize;
+}
+
+}  // namespace
+
+std::span<const DropWords> dropWords() noexcept { return kWords; }
+
+std::string indexText(std::span<const int> indices, std::size_t most) {
+    std::string result;
+    std::size_t ranges = 0;
+    for (std::size_t i = 0; i < indices.size();) {
+        std::size_t end = i + 1;
+        while (end < indices.size() && indices[end] == indices[end - 1] + 1) ++end;
+        if (!result.empty()) result += ", ";
+        if (ranges++ == most) return result + "...";
+        result += text(indices[i]);
+        if (end - i > 1) result += (end - i == 2 ? ", " : "-") + text(indices[end - 1]);
+        i = end;
+    }
+    return result;
+}
+
+DropOperation::DropOperation(DropTarget target, int block, std::vector<int> indices)
+    : m_words(&wordsOf(target)), m_block(m_words->insideBlock ? block : -1), m_indices(std::move(indices)) {}
+
+Json DropOperation::toJson() const {
+    Json json{{"op", m_words->op}};
+    if (m_words->insideBlock) json["block"] = m_block;
+    json[std::string(m_words->field)] = m_indices;
+    return json;
+}
+
+std::string DropOperation::title() const {
+    std::vector<int> sorted = m_indices;
+    std::sort(sorted.begin(), sorted.end());
+    std::string verb(m_words->title);
+    const bool single = sorted.size() == 1;
+    if (single && verb.ends_with('s')) verb.pop_back();
+    if (!m_words->insideBlock) return verb + " " + indexText(sorted);
+    constexpr std::size_t kListed = 8;
+    const std::string of = " of block " + text(m_block);
+    if (sorted.size() > kListed) return "Drop " + text(static_cast<std::int64_t>(sorted.size())) + " " + std::string(m_words->many) + of;
+    return verb + " " + indexText(sorted) + of;
+}
+
+std::vector<Problem> DropOperation::check(const ModelShape& source) const {
+    std::vector<Problem> problems;
+    const auto error = [&](std::string message, std::string advice = {}) {
+        problems.push_back({Severity::Error, title(), std::move(message), std::move(advice)});
+    };
+    const int numBlocks = source.numBlocks();
+    const std::string many(m_words->many), blocksThere = "the model has blocks 0-" + text(numBlocks - 1);
+    int count = numBlocks;
+    if (m_words->insideBlock) {
+        if (m_block < 0 || m_block >= numBlocks) {
+            error("Block " + text(m_block) + " does not exist; " + blocksThere + ".");
+            return problems;
+        }
+        const BlockShape& block = source.blocks[static_cast<std::size_t>(m_block)];
+        if (!hasTarget(target(), block)) {
+            error("Block " + text(m_block) + " " + whyMissing(target(), block) + ".");
+            return problems;
+        }
+        count = countInside(target(), block);
+    }
+    if (m_indices.empty()) error("The list of " + many + " is empty.", "Name at least one, or remove this entry.");
+
+    std::vector<int> sorted = m_indices, outside, repeated, missing;
+    std::sort(sorted.begin(), sorted.end());
+    for (std::size_t i = 0; i < sorted.size(); ++i) {
+        if (i > 0 && sorted[i] == sorted[i - 1]) {
+            if (repeated.empty() || repeated.back() != sorted[i]) repeated.push_back(sorted[i]);
+        } else if (sorted[i] < 0 || sorted[i] >= count) {
+            outside.push_back(sorted[i]);
+        } else if (!m_words->insideBlock && !hasTarget(target(), source.blocks[static_cast<std::size_t>(sorted[i])])) {
+            missing.push_back(sorted[i]);
+        }
+    }
+    const std::string there = m_words->insideBlock ? "block " + text(m_block) + " has " + many + " 0-" + text(count - 1) : blocksThere;
+    if (!outside.empty())
+        error("There is no " + std::string(m_words->one) + " " + indexText(outside) + "; " + there + ".", "Indices count from 0.");
+    if (!repeated.empty()) error("Named more than once: " + many + " " + indexText(repeated) + ".", "Name each index once.");
+    for (int b : missing) error("Block " + text(b) + " " + whyMissing(target(), source.blocks[static_cast<std::size_t>(b)]) + ".");
+    return problems;
+}
+
+EditPointer DropOperation::nearestLegal(const ModelShape& source) const {
+    const int numBlocks = source.numBlocks();
+    if (m_words->insideBlock &&
+        (m_block < 0 || m_block >= numBlocks || !hasTarget(target(), source.blocks[static_cast<std::size_t>(m_block)])))
+        return nullptr;
+    const int count = m_words->insideBlock ? countInside(target(), source.blocks[static_cast<std::size_t>(m_block)]) : numBlocks;
+    IndexSet legal(m_indices);
+    std::vector<int> kept;
+    for (int i : legal)
+        if (i >= 0 && i < count && (m_words->insideBlock || hasTarget(target(), source.blocks[static_cast<std::size_t>(i)]))) kept.push_back(i);
+    if (kept.empty()) return nullptr;
+    return std::make_shared<DropOperation>(target(), m_block, std::move(kept));
+}
+
+void DropOperation::addTo(Cut& cut, const ModelShape& source) const {
+    cut.blocks.resize(source.blocks.size());
+    if (m_words->insideBlock) {
+        BlockCut& block = cut.blocks[static_cast<std::size_t>(m_block)];
+        (target() == DropTarget::KvGroups ? block.kvGroups : target() == DropTarget::Heads ? block.heads : block.channels).insert(m_indices);
+        return;
+    }
+    for (int b : m_indices) {
+        BlockCut& block = cut.blocks[static_cast<std::size_t>(b)];
+        (target() == DropTarget::Blocks ? block.block : target() == DropTarget::Attention ? block.attention : block.ffn) = true;
+    }
+}
+
+EditPointer DropOperation::read(DropTarget target, const Json& entry, const std::string& subject) {
+    const DropWords& words = wordsOf(target);
+    const auto index = [](const Json& value, const std::string& where) {
+        if (!value.is_number_integer()) throw Error(ErrorCode::BadInput, where, "expected an index (a whole number), found " + value.dump());
+        const bool fits = value.is_number_unsigned() ? value.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<int>::max())
+                                                     : value.get<std::int64_t>() >= std::numeric_limits<int>::min();
+        if (!fits) throw Error(ErrorCode::BadInput, where, "expected an index, found " + value.dump());
+        return value.get<int>();
+    };
+    for (const auto& [key, value] : entry.items())
+        if (key != "op" && key != words.field && !(words.insideBlock && key == "block"))
+            throw Error(ErrorCode::BadInput, subject + ": " + key,
+                        std::string(words.op) + " has no such field; it takes " + (words.insideBlock ? "\"block\" and " : "") + "\"" +
+                            std::string(words.field) + "\"");
+    int block = -1;
+    if (words.insideBlock) {
+        if (!entry.contains("block")) throw Error(ErrorCode::BadInput, subject + ": block", "expected the block's index, found nothing");
+        block = index(entry.at("block"), subject + ": block");
+    }
+    const auto list = entry.find(std::string(words.field));
+    const std::string where = subject + ": " + std::string(words.field);
+    if (list == entry.end()) throw Error(ErrorCode::BadInput, where, "expected a list of indices, found nothing");
+    if (!list->is_array()) throw Error(ErrorCode::BadInput, where, "expected a list of indices, found " + list->dump().substr(0, 80));
+    std::vector<int> indices;
+    indices.reserve(list->size());
+    for (const Json& value : *list) indices.push_back(index(value, where + "[" + text(static_cast<std::int64_t>(indices.size())) + "]"));
+    return std::make_shared<DropOperation>(target, block, std::move(indices));
+}
+
+EditPointer dropBlocks(std::vector<int> blocks) { return std::make_shared<DropOperation>(DropTarget::Blocks, -1, std::move(blocks)); }
+EditPointer dropAttention(std::vector<int> blocks) { return std::make_shared<DropOperation>(DropTarget::Attention, -1, std::move(blocks)); }
+EditPointer dropMlp(std::vector<int> blocks) { return std::make_shared<DropOperation>(DropTarget::Mlp, -1, std::move(blocks)); }
+EditPointer dropKvGroups(int block, std::vector<int> groups) {
+    return std::make_shared<DropOperation>(DropTarget::KvGroups, block, std::move(groups));
+}
+EditPointer dropHeads(int block, std::vector<int> heads) {
+    return std::make_shared<DropOperation>(DropTarget::Heads, block, std::move(heads));
+}
+EditPointer dropChannels(int block, std::vector<int> channels) {
+    return std::make_shared<DropOperation>(DropTarget::Channels, block, std::move(channels));
+}
+
+std::vector<std::string> supportedOperations(const ModelShape& source) {
+    std::vector<std::string> names;
+    if (!findFamily(source.modelType)) return names;
+    for (const DropWords& words : kWords)
+        if (std::any_of(source.blocks.begin(), source.blocks.end(), [&](const BlockShape& block) { return hasTarget(words.target, block); }))
+            names.emplace_back(words.op);
+    return names;
+}
+
+}  // namespace resect
