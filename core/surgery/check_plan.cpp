@@ -219,13 +219,13 @@ private:
             std::vector<int> moved;
             for (int b : indices)
                 if (b != first) moved.push_back(b);
-            if (!moved.empty()) instead.push_back(dropAttention(moved));
+            const EditPointer rest = moved.empty() ? nullptr : dropAttention(moved);
             if (other < m_source.numBlocks()) {
                 moved.push_back(other);
-                std::sort(moved.begin(), moved.end());
-                instead.insert(instead.begin(), dropAttention(moved));
+                instead.push_back(dropAttention(IndexSet(moved).values()));
                 advice = "Drop that of block " + text(other) + " instead, or export padded: a zero attention takes its place.";
             }
+            if (rest) instead.push_back(rest);
         }
         add(Severity::Warning, "block " + text(first) + " attention",
             "Block " + text(first) + " must keep its attention: llama.cpp and vLLM take the head layout from the first block.", std::move(advice), edit, std::move(instead));
