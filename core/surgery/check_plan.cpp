@@ -137,7 +137,8 @@ private:
         const int edit = lastEdit({DropTarget::Heads, DropTarget::KvGroups}, b);
         const std::vector<int> kept = keptHeads(source(b), cut(b));
         if (kept.empty()) {
-            std::vector<EditPointer> instead{dropAttention({b})};
+            std::vector<EditPointer> instead;
+            instead.push_back(dropAttention({b}));
             if (edit >= 0) {
                 const DropOperation& last = *drop(edit);
                 if (const EditPointer smaller = without(last, {IndexSet(last.indices()).values().front()})) instead.push_back(smaller);
@@ -175,7 +176,8 @@ private:
     void checkChannels(int b) {
         if (!source(b).hasFfn || cut(b).ffn || cut(b).channels.empty() || !keptChannels(source(b), cut(b)).empty()) return;
         const int edit = lastEdit({DropTarget::Channels}, b);
-        std::vector<EditPointer> instead{dropMlp({b})};
+        std::vector<EditPointer> instead;
+        instead.push_back(dropMlp({b}));
         if (edit >= 0)
             if (const EditPointer smaller = without(*drop(edit), {IndexSet(drop(edit)->indices()).values().front()})) instead.push_back(smaller);
         add(Severity::Error, "block " + text(b) + " MLP", "This would remove every channel of block " + text(b) + ".",

@@ -1,0 +1,302 @@
+#include "core/surgery/slice_plan.h"
+
+#include "core/anatomy/family.h"
+#include "core/base/error.h"
+#include "core/base/numbers.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+namespace resect {
+
+namespace {
+
+/// Which source unit lies in each place of a result block; -1 = zeros.
+struct BlockLayout {
+    int source = 0;
+    bool attentionFromSource = true, ffnFromSource = true;  ///< false: a layer of zeros
+    std::vector<std::int64_t> heads, groups, channels, experts;
+};
+
+std::vector<std::int64_t> padded(const std::vector<int>& kept, int count) {
+    std::vector<std::int64_t> places(kept.begin(), kept.end());
+    places.resize(static_cast<std::size_t>(count), -1);
+    return places;
+}
+
+std::vector<std::int64_t> inPlace(const std::vector<int>& kept, int count) {
+    std::vector<std::int64_t> places(static_cast<std::size_t>(count), -1);
+    for (int i : kept) places[static_cast<std::size_t>(i)] = i;
+    return places;
+}
+
+/// Kept heads group by group, each group filled up to the result's size with zero heads, then whole zero groups.
+std::vector<std::int64_t> headPlaces(const BlockShape& source, const BlockCut& cut, const BlockShape& result) {
+    std::vector<std::int64_t> places;
+    const std::vector<int> kept = keptHeads(source, cut);
+    std::size_t next = 0;
+    for (int size : result.headsPerKv) {
+        const std::size_t end = places.size() + static_cast<std::size_t>(size);
+        const int group = next < kept.size() ? groupOfHead(source, kept[next]) : -1;
+        while (next < kept.size() && groupOfHead(source, kept[next]) == group) places.push_back(kept[next++]);
+        places.resize(end, -1);
+    }
+    return places;
+}
+
+BlockLayout layoutOf(const BlockShape& source, const BlockCut& cut, const BlockShape& result, int block, SliceWay way) {
+    BlockLayout layout;
+    layout.source = block;
+    const std::vector<int> heads = keptHeads(source, cut), groups = keptKvGroups(source, cut), channels = keptChannels(source, cut);
+    layout.attentionFromSource = !heads.empty();
+    layout.ffnFromSource = !channels.empty();
+    if (way == SliceWay::Zeroed) {
+        layout.heads = inPlace(heads, result.numHeads);
+        layout.groups = inPlace(groups, result.numKvHeads);
+        layout.channels = inPlace(channels, result.ffnSize);
+    } else {
+        layout.heads = headPlaces(source, cut, result);
+        layout.groups = padded(groups, result.numKvHeads);
+        layout.channels = padded(channels, result.ffnSize);
+    }
+    layout.experts = padded(keptExperts(source, cut), result.numExperts);
+    return layout;
+}
+
+bool isIdentity(const std::vector<std::int64_t>& places, std::int64_t count) {
+    if (static_cast<std::int64_t>(places.size()) != count) return false;
+    for (std::size_t i = 0; i < places.size(); ++i)
+        if (places[i] != static_cast<std::int64_t>(i)) return false;
+    return true;
+}
+
+/// Units to rows: every place becomes `rows` consecutive indices. Empty when the axis stays whole.
+std::vector<std::int64_t> spread(const std::vector<std::int64_t>& places, std::int64_t rows, std::int64_t sourceLength) {
+    if (isIdentity(places, sourceLength / rows) && sourceLength % rows == 0) return {};
+    std::vector<std::int64_t> indices;
+    indices.reserve(places.size() * static_cast<std::size_t>(rows));
+    for (std::int64_t place : places)
+        for (std::int64_t row = 0; row < rows; ++row) indices.push_back(place < 0 ? -1 : place * rows + row);
+    return indices;
+}
+
+bool isAttentionRole(TensorRole role) { return role >= TensorRole::AttentionNorm && role <= TensorRole::KeyNorm; }
+bool isNormRole(TensorRole role) {
+    return role == TensorRole::AttentionNorm || role == TensorRole::FfnNorm || role == TensorRole::QueryNorm || role == TensorRole::KeyNorm;
+}
+
+/// The coupling tables turned round: role -> (kind of unit, axis).
+const std::map<TensorRole, std::vector<std::pair<ComponentKind, int>>>& unitsOf() {
+    static const auto table = [] {
+        std::map<TensorRole, std::vector<std::pair<ComponentKind, int>>> result;
+        for (ComponentKind kind : {ComponentKind::Head, ComponentKind::KvGroup, ComponentKind::Channel, ComponentKind::Expert})
+            for (const Coupling& coupling : couplings(kind)) result[coupling.role].emplace_back(kind, coupling.axis);
+        return result;
+    }();
+    return table;
+}
+
+class Slicer {
+public:
+    Slicer(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way)
+        : m_source(source), m_shape(anatomy.shape()), m_family(*findFamily(m_shape.modelType)), m_way(way) {
+        for (const auto& [name, expected] : anatomy.expected())
+            if (const TensorInfo* info = source.find(name)) m_dtypes.try_emplace(expected.role, info->dtype);
+        const ModelShape after = shapeAfter(m_shape, cut);
+        m_plan.shape = way == SliceWay::Exact ? after : way == SliceWay::Padded ? paddedShape(m_shape, after) : m_shape;
+        std::vector<int> blocks(m_shape.blocks.size());
+        std::iota(blocks.begin(), blocks.end(), 0);
+        if (way != SliceWay::Zeroed) blocks = keptBlocks(cut);
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            const auto b = static_cast<std::size_t>(blocks[i]);
+            checkExperts(b, cut.blocks[b]);
+            m_layouts.push_back(layoutOf(m_shape.blocks[b], cut.blocks[b], m_plan.shape.blocks[i], blocks[i], way));
+        }
+    }
+
+    SlicePlan run() && {
+        for (const ExpectedTensor& tensor : expectedTensors(m_plan.shape)) m_plan.tensors.push_back(slice(tensor));
+        return std::move(m_plan);
+    }
+
+private:
+    void checkExperts(std::size_t b, const BlockCut& cut) const {
+        const BlockShape& source = m_shape.blocks[b];
+        if (m_way == SliceWay::Zeroed && source.hasFfn && !cut.block && !cut.ffn && !cut.experts.empty())
+            throw Error(ErrorCode::Unsupported, "block " + toText(static_cast<std::int64_t>(b)),
+                        "a zeroed expert could still be chosen by the router, so experts cannot be dropped the zeroed way");
+    }
+
+    const BlockLayout* layout(const ExpectedTensor& tensor) const {
+        return tensor.block < 0 ? nullptr : &m_layouts[static_cast<std::size_t>(tensor.block)];
+    }
+
+    DType dtypeOf(TensorRole role) const {
+        auto found = m_dtypes.find(role);
+        if (found == m_dtypes.end()) found = m_dtypes.find(TensorRole::TokenEmbedding);
+        return found == m_dtypes.end() ? DType::F32 : found->second;
+    }
+
+    /// A layer that is not taken from the source is zeros, except that its norms keep their values where the source has them.
+    bool fromSource(const ExpectedTensor& tensor, const BlockLayout* place) const {
+        if (!place) return true;
+        const BlockShape& source = m_shape.blocks[static_cast<std::size_t>(place->source)];
+        const bool attention = isAttentionRole(tensor.role);
+        if (!(attention ? source.hasAttention : source.hasFfn)) return false;
+        return isNormRole(tensor.role) || (attention ? place->attentionFromSource : place->ffnFromSource);
+    }
+
+    SlicedTensor slice(const ExpectedTensor& tensor) const {
+        SlicedTensor result;
+        result.name = tensor.name;
+        result.shape = tensor.shape;
+        const BlockLayout* place = layout(tensor);
+        const int expert = tensor.expert < 0 ? -1 : static_cast<int>(place->experts[static_cast<std::size_t>(tensor.expert)]);
+        if (!fromSource(tensor, place) || (tensor.expert >= 0 && expert < 0)) {
+            result.dtype = dtypeOf(tensor.role);
+            result.sourceShape = result.shape;
+            result.indices.resize(result.shape.size());
+            return result;
+        }
+        result.source = tensorName(m_family, tensor.role, place ? place->source : -1, expert);
+        const TensorInfo* info = m_source.find(result.source);
+        if (!info) throw Error(ErrorCode::NotFound, m_source.folder().string() + ": " + result.source, "the tensor is missing");
+        result.dtype = info->dtype;
+        result.sourceShape = info->shape;
+        result.indices.resize(result.shape.size());
+        if (place) fillIndices(result, tensor.role, *place);
+        checkShape(result);
+        return result;
+    }
+
+    void fillIndices(SlicedTensor& result, TensorRole role, const BlockLayout& place) const {
+        const auto units = unitsOf().find(role);
+        if (units == unitsOf().end()) return;
+        for (const auto& [kind, axis] : units->second) {
+            const auto at = static_cast<std::size_t>(axis);
+            if (axis < 0 || at >= result.indices.size()) continue;
+            const std::int64_t headDim = m_shape.blocks[static_cast<std::size_t>(place.source)].headDim;
+            const std::int64_t length = result.sourceShape[at];
+            switch (kind) {
+            case ComponentKind::Head: result.indices[at] = spread(place.heads, headDim, length); break;
+            case ComponentKind::KvGroup: result.indices[at] = spread(place.groups, headDim, length); break;
+            case ComponentKind::Channel: result.indices[at] = spread(place.channels, 1, length); break;
+            default: result.indices[at] = spread(place.experts, 1, length); break;
+            }
+        }
+    }
+
+    static void checkShape(const SlicedTensor& tensor) {
+        for (std::size_t axis = 0; axis < tensor.shape.size(); ++axis) {
+            const std::int64_t length = tensor.indices[axis].empty() ? tensor.sourceShape[axis] : static_cast<std::int64_t>(tensor.indices[axis].size());
+            if (tensor.sourceShape.size() != tensor.shape.size() || length != tensor.shape[axis])
+                throw Error(ErrorCode::Internal, tensor.name, "the slice along axis " + toText(static_cast<std::int64_t>(axis)) + " has " + toText(length) +
+                                                                  " entries, the shape calls for " + toText(tensor.shape[axis]));
+        }
+    }
+
+    const Checkpoint& m_source;
+    const ModelShape& m_shape;
+    const Family& m_family;
+    SliceWay m_way;
+    std::map<TensorRole, DType> m_dtypes;
+    std::vector<BlockLayout> m_layouts;
+    SlicePlan m_plan;
+};
+
+/// Group count and group size that every block of the padded shape gets.
+struct HeadSizes {
+    int groups = 1, headsPerGroup = 1;
+    int heads() const noexcept { return groups * headsPerGroup; }
+};
+
+/// Does the stock class of the family build attention of this many heads from the configuration?
+bool stockAccepts(const Family& family, const ModelShape& source, int headDim, int heads) {
+    if (family.needsHiddenDivisibleByHeads && source.hiddenSize % heads != 0) return false;
+    return family.stockReadsHeadDim || std::int64_t{headDim} * heads == source.hiddenSize;
+}
+
+HeadSizes largestKept(const ModelShape& after) {
+    HeadSizes sizes;
+    for (const BlockShape& block : after.blocks) {
+        sizes.groups = std::max(sizes.groups, block.numKvHeads);
+        for (int heads : block.headsPerKv) sizes.headsPerGroup = std::max(sizes.headsPerGroup, heads);
+    }
+    return sizes;
+}
+
+/// The cheapest sizes that hold `least` and that stock classes accept; `least` when the source itself has none.
+HeadSizes acceptedSizes(const ModelShape& source, const HeadSizes& least) {
+    const Family& family = *findFamily(source.modelType);
+    const HeadSizes most = largestKept(source);
+    const int headDim = source.blocks.front().headDim;
+    HeadSizes best = least;
+    int cheapest = 0;
+    for (int groups = least.groups; groups <= std::max(most.groups, least.groups); ++groups)
+        for (int perGroup = least.headsPerGroup; perGroup <= std::max(most.headsPerGroup, least.headsPerGroup); ++perGroup) {
+            const int cost = groups * (perGroup + 1);  // q and o rows per head, k and v rows per group
+            if ((cheapest != 0 && cost >= cheapest) || !stockAccepts(family, source, headDim, groups * perGroup)) continue;
+            cheapest = cost;
+            best = {groups, perGroup};
+        }
+    return best;
+}
+
+}  // namespace
+
+std::string_view name(SliceWay way) noexcept {
+    return way == SliceWay::Exact ? "exact" : way == SliceWay::Padded ? "padded" : "zeroed";
+}
+
+std::uint64_t SlicePlan::bytes(std::optional<DType> dtype) const noexcept {
+    std::uint64_t total = 0;
+    for (const SlicedTensor& tensor : tensors) {
+        std::uint64_t bytes = sizeOf(dtype.value_or(tensor.dtype));
+        for (std::int64_t length : tensor.shape) bytes *= static_cast<std::uint64_t>(length);
+        total += bytes;
+    }
+    return total;
+}
+
+ModelShape paddedShape(const ModelShape& source, const ModelShape& after) {
+    const HeadSizes heads = acceptedSizes(source, largestKept(after));
+    int channels = 0, experts = 0;
+    for (std::size_t b = 0; b < after.blocks.size(); ++b) {
+        const BlockShape& block = after.blocks[b];
+        channels = std::max(channels, block.ffnSize);
+        if (block.hasFfn && experts != 0 && block.numExperts != experts)
+            throw Error(ErrorCode::Unsupported, "block " + toText(static_cast<std::int64_t>(b)),
+                        "it keeps " + toText(std::int64_t{block.numExperts}) + " experts, an earlier block " + toText(std::int64_t{experts}) +
+                            "; a padded expert could be chosen by the router, so every block must keep as many");
+        if (block.hasFfn) experts = block.numExperts;
+    }
+    int sourceExperts = 0;
+    for (const BlockShape& block : source.blocks) sourceExperts = std::max(sourceExperts, block.numExperts);
+    if (experts == 0) experts = sourceExperts;
+    constexpr int kSmallestMlp = 256;
+    if (channels == 0)
+        for (const BlockShape& block : source.blocks) channels = std::max(channels, std::min(block.ffnSize, kSmallestMlp));
+
+    ModelShape result = after;
+    for (BlockShape& block : result.blocks) {
+        block.hasAttention = block.hasFfn = true;
+        block.numKvHeads = heads.groups;
+        block.numHeads = heads.heads();
+        block.headsPerKv.assign(static_cast<std::size_t>(heads.groups), heads.headsPerGroup);
+        block.ffnSize = channels;
+        block.numExperts = experts;
+    }
+    return result;
+}
+
+SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way) {
+    const ModelShape& shape = anatomy.shape();
+    if (cut.blocks.size() != shape.blocks.size())
+        throw Error(ErrorCode::Mismatch, "cut", "it describes " + toText(static_cast<std::int64_t>(cut.blocks.size())) + " blocks, the checkpoint has " +
+                                                    toText(static_cast<std::int64_t>(shape.blocks.size())));
+    if (keptBlocks(cut).empty() && way != SliceWay::Zeroed) throw Error(ErrorCode::BadInput, "cut", "it removes every block");
+    return Slicer(source, anatomy, cut, way).run();
+}
+
+}  // namespace resect
