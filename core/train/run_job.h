@@ -1,0 +1,47 @@
+#pragma once
+#include "core/protocol/json.h"
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace resect {
+
+/// A file of rows to train on or to evaluate.
+struct RunData {
+    std::filesystem::path file;
+    std::int64_t maxRows = 0;      ///< 0 = all
+    std::uint64_t maxBytes = 0;    ///< of a text file; 0 = all
+};
+
+/// What a run shall do: `job.json` of a run folder.
+///
+/// {"resect_run": 1, "recipe": "lora", "set": {"steps": 300}, "source": {"path": "...", "fingerprint": "sha256:..."}, "plan": {...},
+///  "data": {"file": "...", "maxRows": 0, "maxBytes": 0}, "evalData": {...}, "device": "cpu", "dtype": "f32", "seed": 0, "threads": 0}
+///
+/// Relative paths are relative to the working directory of the program that runs the job. For the recipe "pretrain" the source is a
+/// config.json, or a folder that holds one, with the tokenizer files beside it.
+struct RunJob {
+    std::string recipe = "full";
+    Json parameters = Json::object();      ///< of the recipe, {name: value}
+    std::filesystem::path source;
+    std::string sourceFingerprint;         ///< "" = not compared
+    Json plan;                             ///< as in plan.json, null = nothing is cut
+    std::filesystem::path reference;       ///< the uncut model when the source was cut elsewhere; "" = the source
+    RunData data, evalData;                ///< evalData.file "" = the held-out tail of data
+    std::string device = "auto";
+    std::string dtype = "f32";             ///< "f32", "bf16": of the arithmetic; master weights and optimiser state are always f32
+    std::uint64_t seed = 0;
+    int threads = 0;                       ///< 0 = the default of the machine
+
+    /// Throws BadInput naming the field; unknown fields are an error. Parameters are checked against the recipe (Usage).
+    static RunJob fromJson(const Json& json, const std::string& subject);
+    Json toJson() const;
+};
+
+/// Creates the run folder with its job.json. Throws BadInput when the folder already holds a job, NoPermission, DiskFull.
+void createRun(const std::filesystem::path& folder, const RunJob& job);
+/// Reads `folder`/job.json. Throws NotFound, BadInput.
+RunJob readRunJob(const std::filesystem::path& folder);
+
+}  // namespace resect
