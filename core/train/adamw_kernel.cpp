@@ -1,12 +1,13 @@
 #include "core/train/adamw_kernel.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 
 // Compiled for several instruction sets and chosen when the program is loaded. Left out under the sanitizers, whose runtime is not up yet at that point.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
-#define RESECT_VECTOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3", "no-math-errno", "no-trapping-math")))
+#define RESECT_VECTOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define RESECT_VECTOR
 #endif
@@ -15,22 +16,17 @@ namespace resect::kernel {
 
 namespace {
 
-inline float widen(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+__attribute__((always_inline)) inline float widen(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 
 /// Round to nearest, ties to even; infinities stay, and a NaN stays one.
-inline std::uint16_t roundToBf16(float value) {
+__attribute__((always_inline)) inline std::uint16_t roundToBf16(float value) {
     const auto bits = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     return static_cast<std::uint16_t>(value != value ? 0x7fc0u : rounded);
 }
 
-inline float updated(float parameter, float gradient, float& moment1, float& moment2, const AdamWConstants& c) {
-    const float g = gradient * c.gradientScale;
-    const float m = c.beta1 * moment1 + (1 - c.beta1) * g;
-    const float v = c.beta2 * moment2 + (1 - c.beta2) * g * g;
-    moment1 = m;
-    moment2 = v;
-    return parameter * c.keep - c.rate * m / (__builtin_sqrtf(v) * c.rootScale + c.epsilon);
+__attribute__((always_inline)) inline float updated(float parameter, float moment1, float moment2, const AdamWConstants& c) {
+    return parameter * c.keep - c.rate * moment1 / (std::sqrt(moment2) * c.rootScale + c.epsilon);
 }
 
 constexpr std::size_t kLanes = 16;
@@ -39,13 +35,21 @@ constexpr std::size_t kLanes = 16;
 
 RESECT_VECTOR static void adamwF32(std::size_t n, float* __restrict parameter, const float* __restrict gradient, float* __restrict moment1,
                                    float* __restrict moment2, const AdamWConstants c) {
-    for (std::size_t i = 0; i < n; ++i) parameter[i] = updated(parameter[i], gradient[i], moment1[i], moment2[i], c);
+    for (std::size_t i = 0; i < n; ++i) {
+        const float g = gradient[i] * c.gradientScale;
+        moment1[i] = c.beta1 * moment1[i] + (1 - c.beta1) * g;
+        moment2[i] = c.beta2 * moment2[i] + (1 - c.beta2) * g * g;
+        parameter[i] = updated(parameter[i], moment1[i], moment2[i], c);
+    }
 }
 
 RESECT_VECTOR static void adamwRounding(std::size_t n, float* __restrict parameter, const float* __restrict gradient, float* __restrict moment1,
                                         float* __restrict moment2, std::uint16_t* __restrict rounded, const AdamWConstants c) {
     for (std::size_t i = 0; i < n; ++i) {
-        const float value = updated(parameter[i], gradient[i], moment1[i], moment2[i], c);
+        const float g = gradient[i] * c.gradientScale;
+        moment1[i] = c.beta1 * moment1[i] + (1 - c.beta1) * g;
+        moment2[i] = c.beta2 * moment2[i] + (1 - c.beta2) * g * g;
+        const float value = updated(parameter[i], moment1[i], moment2[i], c);
         parameter[i] = value;
         rounded[i] = roundToBf16(value);
     }

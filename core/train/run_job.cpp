@@ -44,7 +44,7 @@ RunData readData(const Json& json, const std::string& subject) {
     return data;
 }
 
-Json toJson(const RunData& data) { return {{"file", data.file.string()}, {"maxRows", data.maxRows}, {"maxBytes", data.maxBytes}}; }
+Json dataJson(const RunData& data) { return {{"file", data.file.string()}, {"maxRows", data.maxRows}, {"maxBytes", data.maxBytes}}; }
 
 }  // namespace
 
@@ -83,8 +83,8 @@ Json RunJob::toJson() const {
     json["source"] = {{"path", source.string()}, {"fingerprint", sourceFingerprint}};
     json["plan"] = plan;
     if (!reference.empty()) json["reference"] = reference.string();
-    json["data"] = resect::toJson(data);
-    json["evalData"] = evalData.file.empty() ? Json() : resect::toJson(evalData);
+    json["data"] = dataJson(data);
+    json["evalData"] = evalData.file.empty() ? Json() : dataJson(evalData);
     json["device"] = device;
     json["dtype"] = dtype;
     json["seed"] = seed;
