@@ -4,6 +4,8 @@
 #include "core/protocol/json.h"
 
 #include <filesystem>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,7 +32,9 @@ public:
     const std::vector<TensorInfo>& tensors() const noexcept { return m_tensors; }
     const TensorInfo* find(std::string_view name) const noexcept;     ///< null when absent
     std::span<const std::byte> bytes(const TensorInfo& tensor) const noexcept;
+    /// After reading: keeps resident memory small. `part` is a part of what bytes(tensor) gave.
     void release(const TensorInfo& tensor) const noexcept;
+    void release(const TensorInfo& tensor, std::span<const std::byte> part) const noexcept;
     std::uint64_t totalBytes() const noexcept;                        ///< of all tensors
     std::int64_t totalParameters() const noexcept;                    ///< sum of numel over floating-point tensors
     /// Findings of opening that do not prevent inspection: index and shard disagree, index total_size wrong, unused shard files.
@@ -48,7 +52,11 @@ private:
     std::vector<SafetensorsFile> m_shards;
     std::vector<TensorInfo> m_tensors;
     std::vector<Problem> m_problems;
+    std::unique_ptr<std::mutex> m_fingerprintMutex = std::make_unique<std::mutex>();
     mutable std::string m_fingerprint;
 };
+
+/// Ascending with digit groups as numbers: "layers.2" before "layers.10". A strict total order.
+bool naturalLess(std::string_view a, std::string_view b) noexcept;
 
 }  // namespace resect

@@ -1,5 +1,6 @@
 #pragma once
 #include "core/base/job.h"
+#include "core/checkpoint/checkpoint.h"
 #include "core/checkpoint/dtype.h"
 #include "core/protocol/json.h"
 
@@ -22,6 +23,8 @@ struct TensorSource {
     std::function<void(const std::function<void(std::span<const std::byte>)>& sink)> produce;
     std::uint64_t bytes() const noexcept;
 };
+/// A tensor as it stands in an open checkpoint, which must outlive it. Mapped pages are released as they are read.
+TensorSource copyOf(const Checkpoint& checkpoint, const TensorInfo& tensor);
 
 struct WrittenShard {
     std::string fileName;

@@ -31,6 +31,7 @@ class SafetensorsFile {
 public:
     /// Throws NotFound, NoPermission, or Corrupt naming file and tensor: header over 100 MB or longer than the file, byte ranges
     /// that overlap or leave a hole, a range that differs from shape x dtype size (or overflows), a file shorter than its data.
+    /// Unsupported for a dtype that DType lacks.
     static SafetensorsFile open(const std::filesystem::path& path);
     SafetensorsFile(SafetensorsFile&&) noexcept;
     SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
@@ -47,6 +48,7 @@ public:
     std::span<const std::byte> bytes(const TensorInfo& tensor) const noexcept;
     /// Tells the kernel that these mapped bytes are not needed soon, so that streaming keeps resident memory small.
     void release(const TensorInfo& tensor) const noexcept;
+    void release(std::span<const std::byte> part) const noexcept;       ///< a part of what bytes() gave
 
 private:
     struct Data;
