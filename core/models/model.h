@@ -47,6 +47,8 @@ struct TokenBatch {
 };
 
 class KvCache;
+class Branch;
+class AttentionKernel;
 
 /// A linear map with frozen or trainable parts: dense, LoRA, masked, ... (one of the four seams).
 class Linear {
@@ -62,9 +64,17 @@ public:
 
 struct LoadOptions {
     torch::Device device = torch::kCPU;
-    torch::ScalarType dtype = torch::kFloat32;  ///< kFloat32, kBFloat16, kFloat16 (f16 computes in f32 on the CPU where products do not exist), kFloat64 for checks
+    /// kFloat32, kBFloat16, kFloat16, kFloat64 (for checks). f16 on the CPU: weights are rounded to f16, stored and computed in f32, since
+    /// LibTorch has no f16 products there; the model's dtype() is then kFloat32.
+    torch::ScalarType dtype = torch::kFloat32;
     bool trainable = false;                     ///< parameters require gradients
 };
+
+/// The dense Linear: weight [out, in], bias [out] or undefined.
+std::unique_ptr<Linear> denseLinear(torch::Tensor weight, torch::Tensor bias);
+
+/// Which residual branch of a block.
+enum class BranchSlot { Attention, Ffn };
 
 /// A runnable causal language model: embedding, blocks, final norm, head. Each block is a list of residual branches; a dropped one is absent.
 /// Not thread-safe; one owner at a time.
@@ -85,26 +95,31 @@ public:
     virtual void setCut(const Cut& cut) = 0;
 
     virtual torch::Tensor embed(const TokenBatch& batch) const = 0;                             ///< [B,T,D]
-    /// Runs blocks [first, last) over the residual stream. `cache` may be null.
+    /// Runs blocks [first, last) over the residual stream. `cache` may be null; it counts the tokens as seen when the last block has run.
+    /// A block that the cut drops emits no taps; an absent branch leaves the stream as it is.
     virtual torch::Tensor runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, int first, int last, Observer* observer = nullptr,
                                     KvCache* cache = nullptr) const = 0;
     virtual torch::Tensor finalNorm(const torch::Tensor& x_BTD) const = 0;
     virtual torch::Tensor head(const torch::Tensor& normed_BTD) const = 0;                      ///< [B,T,V] logits, no soft-cap
     /// embed + blocks + finalNorm + head.
     torch::Tensor logits(const TokenBatch& batch, Observer* observer = nullptr, KvCache* cache = nullptr) const;
-    /// Mean cross entropy of the positions whose target is not -100; targets_BT int64, already shifted (targets[t] follows ids[t]).
-    /// Streams over the vocabulary so that [B,T,V] need not be kept in f32. Differentiable.
+    /// Mean cross entropy (f32 scalar) of the positions whose target is not -100; targets_BT int64, already shifted (targets[t] follows
+    /// ids[t]). Logits exist for a few rows at a time only. 0 without gradient contributions when no position has a target. Differentiable once.
     virtual torch::Tensor loss(const TokenBatch& batch, const torch::Tensor& targets_BT) const = 0;
 
     /// Every parameter under its checkpoint name. Changing a tensor in place changes the model.
     virtual void visitParameters(const std::function<void(const std::string&, torch::Tensor&)>& visit) = 0;
     /// Replaces the Linear of one role ("self_attn.q_proj", "mlp.down_proj") in a block by what `make` returns for it.
     virtual void replaceLinear(int block, const std::string& role, const std::function<std::unique_ptr<Linear>(std::unique_ptr<Linear>)>& make) = 0;
+    /// Replaces a whole residual branch by what `make` returns for it; `make` gets null for an absent branch and may return null to remove it.
+    virtual void replaceBranch(int block, BranchSlot slot, const std::function<std::unique_ptr<Branch>(std::unique_ptr<Branch>)>& make) = 0;
+    /// Attention of one block from now on; null = exact.
+    virtual void setAttentionKernel(int block, std::shared_ptr<const AttentionKernel> kernel) = 0;
     /// Names accepted by replaceLinear for this block, in forward order.
     virtual std::vector<std::string> linearRoles(int block) const = 0;
     /// A cache for `batchSize` rows of up to `capacity` tokens; holds nothing for absent attention layers.
     virtual std::unique_ptr<KvCache> makeCache(int batchSize, int capacity) const = 0;
-    std::int64_t numParameters() ;
+    std::int64_t numParameters();  ///< a tied head counts once
 };
 
 /// Keys (after rotation) and values of the tokens seen so far, per attention layer that exists.
@@ -117,15 +132,16 @@ public:
 };
 
 /// The model's blocks one at a time: load a block, push all batches through, free it. Results equal the resident run.
-/// For models larger than memory. `visit` is called with a model that holds only this block (embedding and head where asked).
+/// For models larger than memory; the residual streams of all batches are kept.
 class BlockStream {
 public:
     BlockStream(const Checkpoint& checkpoint, const LoadOptions& options);
     ~BlockStream();
     const ModelShape& shape() const noexcept;
     void setCut(const Cut& cut);
-    /// Runs all batches block by block and calls `finish` with each batch's residual stream after the last block (final norm not applied).
-    /// `observer` sees block 0 of all batches, then block 1, ...; `onBatch` is told which batch comes next.
+    /// Runs all batches block by block without gradients and calls `finish` with each batch's final-norm output and logits.
+    /// `observer` sees block 0 of all batches, then block 1, ...; `onBatch` is told which batch comes next. A stopped job returns early
+    /// without calling `finish` for the rest.
     void run(std::span<const TokenBatch> batches, Observer* observer, const std::function<void(std::size_t batch)>& onBatch,
              const std::function<void(std::size_t batch, const torch::Tensor& normed_BTD, const torch::Tensor& logits_BTV)>& finish, const JobContext& job);
 

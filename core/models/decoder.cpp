@@ -1,0 +1,331 @@
+#include "core/models/decoder.h"
+
+#include "core/anatomy/family.h"
+#include "core/base/error.h"
+#include "core/models/ops.h"
+
+#include <torch/torch.h>
+
+#include <map>
+
+namespace resect {
+
+namespace {
+
+using Wanted = std::map<std::pair<int, std::string>, ExpectedTensor>;
+
+std::string modelTensor(const ModelShape& shape, TensorRole role) { return tensorName(*findFamily(shape.modelType), role); }
+
+torch::Tensor takeNamed(const std::vector<ExpectedTensor>& expected, const WeightSource& source, const std::string& name) {
+    for (const ExpectedTensor& tensor : expected) {
+        if (tensor.name == name) {
+            return source(tensor);
+        }
+    }
+    return {};
+}
+
+/// The same model with one block only, so that what a block needs is listed without the others.
+ModelShape withoutOtherBlocks(const ModelShape& shape, int block) {
+    ModelShape own = shape;
+    for (int i = 0; i < shape.numBlocks(); ++i) {
+        if (i != block) {
+            own.blocks[static_cast<std::size_t>(i)].hasAttention = own.blocks[static_cast<std::size_t>(i)].hasFfn = false;
+        }
+    }
+    return own;
+}
+
+}  // namespace
+
+DecoderCache::DecoderCache(const ModelShape& shape, std::vector<bool> hasAttention, int batchSize, int capacity, torch::TensorOptions options)
+    : m_layers(shape.blocks.size()), m_batchSize(batchSize), m_capacity(capacity) {
+    for (std::size_t i = 0; i < shape.blocks.size(); ++i) {
+        if (hasAttention[i]) {
+            const std::vector<std::int64_t> sizes{batchSize, capacity, shape.blocks[i].numKvHeads, shape.blocks[i].headDim};
+            m_layers[i] = {torch::zeros(sizes, options), torch::zeros(sizes, options)};
+        }
+    }
+}
+
+std::uint64_t DecoderCache::bytes() const noexcept {
+    std::uint64_t total = 0;
+    for (const LayerCache& layer : m_layers) {
+        total += layer.k_BCGH.defined() ? 2 * layer.k_BCGH.nbytes() : 0;
+    }
+    return total;
+}
+
+void DecoderCache::truncate(int length) {
+    if (length < 0 || length > m_length) {
+        throw Error(ErrorCode::Internal, "kv cache", "cannot be cut to " + std::to_string(length) + " of " + std::to_string(m_length) + " tokens");
+    }
+    m_length = length;
+}
+
+LayerCache* DecoderCache::layer(int block) {
+    LayerCache& layer = m_layers[static_cast<std::size_t>(block)];
+    return layer.k_BCGH.defined() ? &layer : nullptr;
+}
+
+DecoderBlock buildBlock(const ModelShape& shape, int block, const WeightSource& source) {
+    std::map<std::string, ExpectedTensor> wanted;
+    for (ExpectedTensor& tensor : expectedTensors(withoutOtherBlocks(shape, block))) {
+        if (tensor.block == block) {
+            wanted.emplace(tensor.name, std::move(tensor));
+        }
+    }
+    const Family& family = *findFamily(shape.modelType);
+    const TakeWeight take = [&](TensorRole role, int expert) {
+        const auto found = wanted.find(tensorName(family, role, block, expert));
+        return found == wanted.end() ? torch::Tensor() : source(found->second);
+    };
+    return {attentionBranch(shape, block, take), ffnBranch(shape, block, take)};
+}
+
+Decoder::Decoder(ModelShape shape, const LoadOptions& options, const WeightSource& source, Parts parts, const JobContext& job)
+    : m_shape(std::move(shape)), m_device(options.device), m_dtype(computeDtype(options)), m_blocks(m_shape.blocks.size()) {
+    if (!findFamily(m_shape.modelType)) {
+        throw Error(ErrorCode::Unsupported, "config.json: model_type", "\"" + m_shape.modelType + "\" cannot be run");
+    }
+    for (const BlockShape& block : m_shape.blocks) {
+        if (block.sharedFfnSize > 0) {
+            throw Error(ErrorCode::Unsupported, "config.json", "shared experts cannot be run yet");
+        }
+        if (block.hasAttention && !m_rotary.contains(block.headDim)) {
+            m_rotary.try_emplace(block.headDim, m_shape, block.headDim, m_device);
+        }
+    }
+    if (parts == Parts::None) {
+        return;
+    }
+    loadEmbedding(source);
+    for (int block = 0; block < m_shape.numBlocks(); ++block) {
+        if (job.stopped()) {
+            throw Error(ErrorCode::Stopped, "loading the model", "stopped on request");
+        }
+        loadBlock(block, source);
+        job.progress({block + 1.0, static_cast<double>(m_shape.numBlocks()), "blocks", "loading"});
+    }
+    loadHead(source);
+}
+
+void Decoder::loadEmbedding(const WeightSource& source) {
+    m_embedding = takeNamed(expectedTensors(withoutOtherBlocks(m_shape, -1)), source, modelTensor(m_shape, TensorRole::TokenEmbedding));
+}
+
+void Decoder::loadBlock(int block, const WeightSource& source) {
+    m_blocks[static_cast<std::size_t>(block)] = buildBlock(m_shape, block, source);
+    applyCut(block);
+}
+
+void Decoder::freeBlock(int block) { m_blocks[static_cast<std::size_t>(block)] = {}; }
+
+void Decoder::loadHead(const WeightSource& source) {
+    const auto expected = expectedTensors(withoutOtherBlocks(m_shape, -1));
+    m_norm = takeNamed(expected, source, modelTensor(m_shape, TensorRole::FinalNorm));
+    m_head = m_shape.tiedEmbeddings ? torch::Tensor() : takeNamed(expected, source, modelTensor(m_shape, TensorRole::LmHead));
+    if (m_shape.tiedEmbeddings && !m_embedding.defined()) {
+        loadEmbedding(source);
+    }
+}
+
+DecoderBlock& Decoder::blockAt(int block) {
+    if (block < 0 || block >= m_shape.numBlocks()) {
+        throw Error(ErrorCode::NotFound, "block " + std::to_string(block), "the model has " + std::to_string(m_shape.numBlocks()) + " blocks");
+    }
+    return m_blocks[static_cast<std::size_t>(block)];
+}
+
+void Decoder::setCut(const Cut& cut) {
+    if (!cut.blocks.empty() && cut.blocks.size() != m_shape.blocks.size()) {
+        throw Error(ErrorCode::Mismatch, "cut", "is for " + std::to_string(cut.blocks.size()) + " blocks, the model has " +
+                                                    std::to_string(m_shape.blocks.size()));
+    }
+    m_cut = cut;
+    for (int block = 0; block < m_shape.numBlocks(); ++block) {
+        applyCut(block);
+    }
+}
+
+void Decoder::applyCut(int block) {
+    const auto index = static_cast<std::size_t>(block);
+    const BlockCut cut = m_cut.blocks.empty() ? BlockCut{} : m_cut.blocks[index];
+    for (Branch* branch : {m_blocks[index].attention.get(), m_blocks[index].ffn.get()}) {
+        if (branch) {
+            branch->setCut(cut);
+        }
+    }
+}
+
+bool Decoder::skips(int block, BranchSlot slot) const {
+    const auto index = static_cast<std::size_t>(block);
+    const DecoderBlock& own = m_blocks[index];
+    if (!(slot == BranchSlot::Attention ? own.attention : own.ffn)) {
+        return true;
+    }
+    if (m_cut.blocks.empty()) {
+        return false;
+    }
+    const BlockShape& shape = m_shape.blocks[index];
+    const BlockCut& cut = m_cut.blocks[index];
+    if (slot == BranchSlot::Attention) {
+        return cut.block || cut.attention || (shape.numHeads > 0 && keptHeads(shape, cut).empty());
+    }
+    return cut.block || cut.ffn || (shape.ffnSize > 0 && keptChannels(shape, cut).empty()) ||
+           (shape.numExperts > 0 && keptExperts(shape, cut).empty());
+}
+
+torch::Tensor Decoder::embed(const TokenBatch& batch) const {
+    if (batch.ids_BT.is_cpu() && batch.ids_BT.numel() > 0) {
+        const auto [low, high] = torch::aminmax(batch.ids_BT);
+        if (low.item<std::int64_t>() < 0 || high.item<std::int64_t>() >= m_shape.vocabSize) {
+            throw Error(ErrorCode::BadInput, "token ids", "expected 0 to " + std::to_string(m_shape.vocabSize - 1) + ", found " +
+                                                              std::to_string(low.item<std::int64_t>() < 0 ? low.item<std::int64_t>() : high.item<std::int64_t>()));
+        }
+    }
+    return torch::embedding(m_embedding, batch.ids_BT.to(m_device));
+}
+
+torch::Tensor Decoder::runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, int first, int last, Observer* observer, KvCache* cache) const {
+    auto* held = dynamic_cast<DecoderCache*>(cache);
+    const std::int64_t offset = held ? held->length() : 0;
+    const TokenLayout layout(batch, m_device, offset, held ? held->leftPadding : std::vector<std::int64_t>{});
+    if (held && (offset + layout.tokens() > held->capacity() || x_BTD.size(0) != held->batchSize())) {
+        throw Error(ErrorCode::BadInput, "kv cache", "holds " + std::to_string(held->batchSize()) + " rows of " + std::to_string(held->capacity()) +
+                                                         " tokens, asked for " + std::to_string(x_BTD.size(0)) + " of " +
+                                                         std::to_string(offset + layout.tokens()));
+    }
+    std::map<int, RotaryTable::Rows> rows;
+    RunContext context;
+    context.observer = observer;
+    context.layout = &layout;
+    context.rotary = [&](int headDim) -> const RotaryTable::Rows& {
+        auto found = rows.find(headDim);
+        return found != rows.end() ? found->second : rows.emplace(headDim, layout.rotary(m_rotary.at(headDim))).first->second;
+    };
+    for (int block = first; block < last; ++block) {
+        if (!m_cut.blocks.empty() && m_cut.blocks[static_cast<std::size_t>(block)].block) {
+            continue;
+        }
+        const DecoderBlock& own = m_blocks[static_cast<std::size_t>(block)];
+        context.block = block;
+        context.cache = held ? held->layer(block) : nullptr;
+        context.tap(TapPoint::BlockInput, x_BTD);
+        if (!skips(block, BranchSlot::Attention)) {
+            x_BTD = x_BTD + own.attention->forward(x_BTD, context);
+        }
+        context.tap(TapPoint::AfterAttention, x_BTD);
+        if (!skips(block, BranchSlot::Ffn)) {
+            x_BTD = x_BTD + own.ffn->forward(x_BTD, context);
+        }
+        context.tap(TapPoint::BlockOutput, x_BTD);
+    }
+    if (held && last == m_shape.numBlocks()) {
+        if (offset == 0) {
+            held->leftPadding = layout.leftPadding();
+        }
+        held->advance(static_cast<int>(layout.tokens()));
+    }
+    return x_BTD;
+}
+
+torch::Tensor Decoder::finalNorm(const torch::Tensor& x_BTD) const { return ops::rmsNorm(x_BTD, m_norm, m_shape.normEps); }
+
+torch::Tensor Decoder::head(const torch::Tensor& normed_BTD) const { return ops::linear(normed_BTD, headWeight(), {}); }
+
+torch::Tensor Decoder::loss(const TokenBatch& batch, const torch::Tensor& targets_BT) const {
+    if (targets_BT.sizes() != batch.ids_BT.sizes()) {
+        throw Error(ErrorCode::BadInput, "targets", "have another shape than the token ids");
+    }
+    const auto normed_BTD = finalNorm(runBlocks(embed(batch), batch, 0, m_shape.numBlocks(), nullptr, nullptr));
+    return ops::headLoss(normed_BTD.view({-1, normed_BTD.size(2)}), headWeight(), targets_BT.reshape({-1}));
+}
+
+void Decoder::visitParameters(const std::function<void(const std::string&, torch::Tensor&)>& visit) {
+    if (m_embedding.defined()) {
+        visit(modelTensor(m_shape, TensorRole::TokenEmbedding), m_embedding);
+    }
+    const std::string someName = tensorName(*findFamily(m_shape.modelType), TensorRole::AttentionNorm, 0);
+    const std::string prefix = someName.substr(0, someName.find(".0.") + 1);
+    for (int block = 0; block < m_shape.numBlocks(); ++block) {
+        const DecoderBlock& own = m_blocks[static_cast<std::size_t>(block)];
+        for (Branch* branch : {own.attention.get(), own.ffn.get()}) {
+            if (branch) {
+                branch->visitParameters([&](const std::string& name, torch::Tensor& tensor) {
+                    visit(prefix + std::to_string(block) + "." + name, tensor);
+                });
+            }
+        }
+    }
+    if (m_norm.defined()) {
+        visit(modelTensor(m_shape, TensorRole::FinalNorm), m_norm);
+    }
+    if (m_head.defined()) {
+        visit(modelTensor(m_shape, TensorRole::LmHead), m_head);
+    }
+}
+
+void Decoder::replaceLinear(int block, const std::string& role, const std::function<std::unique_ptr<Linear>(std::unique_ptr<Linear>)>& make) {
+    bool found = false;
+    DecoderBlock& own = blockAt(block);
+    for (Branch* branch : {own.attention.get(), own.ffn.get()}) {
+        if (branch) {
+            branch->visitLinears([&](const std::string& name, std::unique_ptr<Linear>& linear) {
+                if (name == role) {
+                    linear = make(std::move(linear));
+                    found = true;
+                }
+            });
+        }
+    }
+    if (!found) {
+        throw Error(ErrorCode::NotFound, "block " + std::to_string(block), "has no linear map \"" + role + "\"");
+    }
+}
+
+void Decoder::replaceBranch(int block, BranchSlot slot, const std::function<std::unique_ptr<Branch>(std::unique_ptr<Branch>)>& make) {
+    DecoderBlock& own = blockAt(block);
+    std::unique_ptr<Branch>& branch = slot == BranchSlot::Attention ? own.attention : own.ffn;
+    branch = make(std::move(branch));
+    applyCut(block);
+}
+
+void Decoder::setAttentionKernel(int block, std::shared_ptr<const AttentionKernel> kernel) {
+    if (Branch* attention = blockAt(block).attention.get()) {
+        attention->setAttentionKernel(std::move(kernel));
+    }
+}
+
+std::vector<std::string> Decoder::linearRoles(int block) const {
+    std::vector<std::string> roles;
+    DecoderBlock& own = const_cast<Decoder*>(this)->blockAt(block);
+    for (Branch* branch : {own.attention.get(), own.ffn.get()}) {
+        if (branch) {
+            branch->visitLinears([&](const std::string& role, std::unique_ptr<Linear>&) { roles.push_back(role); });
+        }
+    }
+    return roles;
+}
+
+std::unique_ptr<KvCache> Decoder::makeCache(int batchSize, int capacity) const {
+    std::vector<bool> hasAttention;
+    for (int block = 0; block < m_shape.numBlocks(); ++block) {
+        hasAttention.push_back(!skips(block, BranchSlot::Attention));
+    }
+    return std::make_unique<DecoderCache>(m_shape, hasAttention, batchSize, capacity, torch::TensorOptions(m_device).dtype(m_dtype));
+}
+
+LanguageModel::~LanguageModel() = default;
+
+torch::Tensor LanguageModel::logits(const TokenBatch& batch, Observer* observer, KvCache* cache) const {
+    return head(finalNorm(runBlocks(embed(batch), batch, 0, shape().numBlocks(), observer, cache)));
+}
+
+std::int64_t LanguageModel::numParameters() {
+    std::int64_t total = 0;
+    visitParameters([&](const std::string&, torch::Tensor& tensor) { total += tensor.numel(); });
+    return total;
+}
+
+}  // namespace resect
