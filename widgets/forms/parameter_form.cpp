@@ -23,6 +23,8 @@
 namespace resect::ui {
 namespace {
 
+constexpr double kLimit = std::numeric_limits<int>::max();
+
 QString fromStd(const std::string& text) { return QString::fromStdString(text); }
 
 std::optional<double> numberOf(const Json& json) {
@@ -127,7 +129,6 @@ ParameterForm::Field ParameterForm::makeField(const protocol::ParameterMessage& 
 
 ParameterForm::Field ParameterForm::makeInteger(const protocol::ParameterMessage& parameter) {
     const auto low = numberOf(parameter.minimum), high = numberOf(parameter.maximum);
-    constexpr double kLimit = std::numeric_limits<int>::max();
     auto* box = new QSpinBox(this);
     box->setRange(static_cast<int>(std::clamp(low.value_or(-kLimit), -kLimit, kLimit)), static_cast<int>(std::clamp(high.value_or(kLimit), -kLimit, kLimit)));
     box->setGroupSeparatorShown(true);
