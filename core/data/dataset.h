@@ -1,4 +1,5 @@
 #pragma once
+#include "core/base/job.h"
 #include "core/base/problem.h"
 #include "core/data/tokenizer.h"
 
@@ -16,37 +17,58 @@ inline constexpr std::int64_t kIgnoredTarget = -100;
 struct TokenRow {
     std::vector<std::int64_t> ids;
     std::vector<std::int64_t> targets;
-    std::vector<std::int64_t> documents;  ///< document number per token for packed rows; empty = one document
+    std::vector<std::int64_t> documents;  ///< document number within the row (0, 1, ...) per token for packed rows; empty = one document
 };
 
 enum class DataForm { PlainText, JsonLines };
 /// How rows are laid out.
 enum class RowLayout {
-    Chunks,   ///< BOS + all text, cut into consecutive rows of `rowLength`, tail dropped, first token of every row replaced by BOS (perplexity)
-    Packed,   ///< examples one after another in rows of `rowLength`, each attending to itself only
-    Padded,   ///< one example per row, at most `rowLength` tokens
+    /// BOS + all text, cut into consecutive rows of `rowLength`, tail dropped, first token of every row replaced by BOS (perplexity).
+    /// Without BOS when the tokenizer does not put one in front of text. The rows of a JSON file are joined, each ended by EOS.
+    Chunks,
+    /// Examples one after another in rows of `rowLength`, each attending to itself only; the last row is shorter. An example that does
+    /// not fit into the rest of a row begins a new one; a text longer than a row fills several, an instruction longer than a row is cut.
+    Packed,
+    /// One example per row, at most `rowLength` tokens; a longer text fills several rows, a longer instruction is cut.
+    Padded,
 };
 
 struct DataOptions {
     RowLayout layout = RowLayout::Chunks;
-    int rowLength = 256;                   ///< tokens per row
-    std::int64_t maxRows = 0;              ///< 0 = all
+    int rowLength = 256;                   ///< tokens per row, at least 2
+    std::int64_t maxRows = 0;              ///< 0 = all; a large file is then read only as far as needed
     std::uint64_t maxBytes = 0;            ///< read only so many bytes of a text file (a broken last character is dropped); 0 = all
     bool answersOnly = true;               ///< instruction data: loss on the answer only
+    std::uint64_t maxMemory = 4ull << 30;  ///< refuse with OutOfMemory when the tokenised rows (and a text being tokenised) would need more bytes
 };
 
 /// A tokenised data file and what was found in it.
 struct Dataset {
     std::vector<TokenRow> rows;
-    std::int64_t tokens = 0;
+    std::int64_t tokens = 0;               ///< in the rows
+    std::int64_t targets = 0;              ///< positions with loss
+    std::int64_t tokensInText = 0;         ///< in what was read, BOS included, before a tail was dropped or examples were cut
     std::string fingerprint;               ///< "sha256:..." of the rows
     std::string description;               ///< "tinystories-sample.txt: 1,843 rows of 256 tokens, 471,808 tokens"
-    std::vector<Problem> problems;         ///< rejected lines, each with its number and reason
+    std::vector<Problem> problems;         ///< rejected lines, each with its number and reason (the first 1,000), and cut examples
 };
 
-/// Reads `.txt`, `.jsonl` or `.json` (rows with `text`, `messages`, instruction/input/output, or `input_ids`).
-/// `tokenizer` may be null when every row is already tokenised. Throws NotFound, BadInput: empty file, no usable row, a token id
-/// outside [0, vocabSize) naming the line, not UTF-8 naming the byte.
-Dataset loadDataset(const std::filesystem::path& file, const Tokenizer* tokenizer, std::int64_t vocabSize, const DataOptions& options);
+/// Reads `.txt`, `.jsonl` (one object per line) or `.json` (an array of objects). What an object holds decides what it is:
+///
+///  - `input_ids` (and `labels`, aligned as in Hugging Face, -100 = no loss): taken as they are, no BOS or EOS added
+///  - `text`: BOS + text + EOS
+///  - `messages` [{"role", "content"}]: "role: content" lines with an empty line between (a plain form, until the chat templates of
+///    checkpoints are supported); the answers are what the assistant says
+///  - `instruction`, `output` and perhaps `input`: the prompt form of Stanford Alpaca
+///  - `question`, `answer`: "Question: ...\nAnswer: ..."
+///  - `prompt` with `completion`, `response` or `answer`: joined by a space unless one of them brings white space
+///
+/// In a plain text, lines that hold only <|endoftext|> separate documents for Packed and Padded; without them it is one document.
+/// An answer's tokens are those of prompt + answer behind the tokens that it shares with the prompt alone; EOS belongs to the answer.
+/// `tokenizer` may be null when every row is already tokenised. `vocabSize` is the model's; ids are checked against it.
+/// Stopping `job` throws Stopped. Throws NotFound, Usage (rowLength), OutOfMemory, Unsupported (extension), BadInput: empty file, no
+/// usable row, a token id outside [0, vocabSize) naming the line, not UTF-8 naming the byte.
+Dataset loadDataset(const std::filesystem::path& file, const Tokenizer* tokenizer, std::int64_t vocabSize, const DataOptions& options,
+                    const JobContext& job = {});
 
 }  // namespace resect
