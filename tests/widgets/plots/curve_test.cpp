@@ -133,6 +133,7 @@ class RunCurves : public testing::Test {
 protected:
     void SetUp() override {
         view.resize(900, 520);
+        view.show();
         view.addRun(QStringLiteral("a"), QStringLiteral("LoRA, rank 8"));
     }
     CurveCanvas& canvas() { return static_cast<CurveCanvas&>(view.canvas()); }
