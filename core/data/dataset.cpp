@@ -135,7 +135,7 @@ public:
         Dataset data;
         data.rows = m_builder.finish();
         data.problems = std::move(m_problems);
-        data.tokensInText = m_builder.tokensSeen();
+        data.tokensInText = m_builder.tokensSeen() - m_notText;
         if (m_rejected > static_cast<std::int64_t>(kMaxProblems)) {
             data.problems.push_back({Severity::Warning, m_file.filename().string(), formatThousands(m_rejected - static_cast<std::int64_t>(kMaxProblems)) + " further lines were rejected", ""});
         }
@@ -213,6 +213,7 @@ private:
         } else {
             example.ids = m_tokenizer->encode(text);
             example.loss.assign(example.ids.size(), true);
+            m_notText = static_cast<std::int64_t>(m_tokenizer->encode("").size());
         }
         checkIds(example.ids, "text");
         m_builder.add(example);
@@ -260,7 +261,7 @@ private:
     const JobContext& m_job;
     RowBuilder m_builder;
     std::vector<Problem> m_problems;
-    std::int64_t m_rejected = 0;
+    std::int64_t m_rejected = 0, m_notText = 0;
     std::uint64_t m_sinceProgress = 0;
     bool m_fatal = false;  ///< the error on its way concerns the file, not one line
 };

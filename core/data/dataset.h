@@ -47,7 +47,7 @@ struct Dataset {
     std::vector<TokenRow> rows;
     std::int64_t tokens = 0;               ///< in the rows
     std::int64_t targets = 0;              ///< positions with loss
-    std::int64_t tokensInText = 0;         ///< in what was read, BOS included, before a tail was dropped or examples were cut
+    std::int64_t tokensInText = 0;         ///< in what was read, before a tail was dropped or examples were cut; not the BOS in front of a plain text cut into chunks
     std::string fingerprint;               ///< "sha256:..." of the rows
     std::string description;               ///< "tinystories-sample.txt: 1,843 rows of 256 tokens, 471,808 tokens"
     std::vector<Problem> problems;         ///< rejected lines, each with its number and reason (the first 1,000), and cut examples

@@ -68,7 +68,7 @@ TEST_F(DatasetFile, ChunksReplaceTheFirstTokenAndDropTheTail) {
     EXPECT_THAT(data.rows[0].ids, ElementsAre(kBos, 'a', 'b', 'c'));
     EXPECT_THAT(data.rows[0].targets, ElementsAre('a', 'b', 'c', kNone));
     EXPECT_THAT(data.rows[1].ids, ElementsAre(kBos, 'e', 'f', 'g'));
-    EXPECT_EQ(data.tokensInText, 9);
+    EXPECT_EQ(data.tokensInText, 8);
     EXPECT_EQ(data.description, "a.txt: 2 rows of 4 tokens, 8 tokens");
 }
 
@@ -76,7 +76,7 @@ TEST_F(DatasetFile, DropsABrokenLastCharacterOnlyWhenTheFileIsCut) {
     DataOptions options = rows(RowLayout::Chunks, 3);
     options.maxBytes = 4;
     const Dataset data = load("a.txt", "abc\xC3\xA9xyz", options);
-    EXPECT_EQ(data.tokensInText, 4);
+    EXPECT_EQ(data.tokensInText, 3);
     EXPECT_THAT(errorOf("a.txt", "abc\xC3").message(), HasSubstr("byte 3"));
 }
 
@@ -214,7 +214,7 @@ TEST_F(DatasetFile, ListsRejectedLinesWithNumberAndReason) {
 TEST_F(DatasetFile, RefusesFilesWithoutUsableRows) {
     EXPECT_EQ(errorOf("a.txt", "").code(), ErrorCode::BadInput);
     EXPECT_THAT(errorOf("a.txt", "").message(), HasSubstr("is empty"));
-    EXPECT_THAT(errorOf("a.txt", "abc").message(), HasSubstr("holds 4 tokens, fewer than one row of 256"));
+    EXPECT_THAT(errorOf("a.txt", "abc").message(), HasSubstr("holds 3 tokens, fewer than one row of 256"));
     EXPECT_THAT(errorOf("a.jsonl", "{\"foo\": 1}\n").message(), HasSubstr("no usable row; line 1 has none of"));
     EXPECT_THAT(errorOf("a.json", "{\"text\": \"x\"}").message(), HasSubstr("expected an array"));
     EXPECT_THAT(errorOf("a.json", "[]").message(), HasSubstr("no usable row"));
