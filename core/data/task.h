@@ -1,0 +1,69 @@
+#pragma once
+#include "core/base/problem.h"
+#include "core/data/tokenizer.h"
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace resect {
+
+/// One way to go on, scored by the log-probability of `continuation` after `context`.
+struct ChoiceOption {
+    std::string context;
+    std::string continuation;  ///< with the space in front
+    std::string text;          ///< the choice itself, for people
+    /// acc_norm divides the log-probability by this: characters (code points) of the continuation without its leading space.
+    std::int64_t characters = 0;
+};
+
+/// A question with one right choice.
+struct ChoiceTask {
+    std::string id;
+    std::vector<ChoiceOption> options;
+    int answer = 0;  ///< index into options
+};
+
+/// A prompt that has one right continuation: right when greedy generation begins with `answer` (leading spaces aside).
+struct ExactTask {
+    std::string id;
+    std::string prompt, answer;
+};
+
+struct TaskFile {
+    std::string name;                   ///< file name without extension
+    std::vector<ChoiceTask> choices;
+    std::vector<ExactTask> exact;
+    std::string fingerprint;            ///< "sha256:..." of the tasks
+    std::vector<Problem> problems;      ///< rejected lines, each with its number and reason
+};
+
+/// Reads a .jsonl of tasks, one form of row per file or mixed; contexts as lm-evaluation-harness writes them:
+///
+///  - `question`, `choices`, `answer` (index): "Question: <question>\nAnswer:" + " <choice>" (ARC, OpenBookQA, Social IQa)
+///  - `goal`, `choices`, `answer`: "Question: <goal>\nAnswer:" + " <choice>" (PIQA)
+///  - `context`, `choices`, `answer`: the context + " <choice>" (HellaSwag)
+///  - `sentence` with one "_", `choices`, `answer`: the choice in place of the blank ends the context, the rest of the sentence is scored (WinoGrande)
+///  - `question`, `answer` true or false: "Question: <question>\nAnswer:" + " no" or " yes" (BoolQ)
+///  - `prompt`, `answer` (a text): an exact-answer row
+///
+/// `maxTasks` 0 = all. Throws NotFound, BadInput (empty, no usable row, not UTF-8).
+TaskFile loadTasks(const std::filesystem::path& file, std::int64_t maxTasks = 0);
+
+/// A context and the tokens to be scored after it.
+struct ScoredTokens {
+    std::vector<std::int64_t> ids;
+    std::size_t contextTokens = 0;  ///< ids[contextTokens..] are scored, each given all before it; at least 1
+};
+
+enum class ContextStart { Plain, Bos };
+
+/// Tokens as in lm-evaluation-harness: spaces at the end of the context move to the continuation; continuation tokens are
+/// encode(context + continuation) behind the first len(encode(context)); no special tokens, but with ContextStart::Bos the tokenizer's BOS
+/// is put in front when it has one. An empty context is BOS (or EOS when there is none). Tokens are dropped from the left until at most
+/// `maxTokens` + 1 are left (the last is predicted, not fed); 0 = no limit. Throws BadInput when the continuation has no token.
+ScoredTokens scoredTokens(const Tokenizer& tokenizer, const std::string& context, const std::string& continuation, ContextStart start,
+                          std::int64_t maxTokens = 0);
+
+}  // namespace resect
