@@ -31,6 +31,10 @@ struct Family {
     bool mixtureOfExperts;
     bool needsHiddenDivisibleByHeads;   ///< the stock configuration class refuses otherwise (export.md E1)
     bool stockReadsHeadDim;             ///< stock runtimes honour an explicit `head_dim`
+    // What the stock configuration class assumes for fields that config.json leaves out.
+    int defaultHeadDim;                 ///< 0 = hidden_size / num_attention_heads
+    int defaultWindow;                  ///< 0 = none
+    double defaultRopeTheta, defaultNormEps;
 };
 
 /// Null when `modelType` is unknown.

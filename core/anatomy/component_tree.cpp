@@ -1,0 +1,194 @@
+#include "core/anatomy/component_tree.h"
+
+#include <algorithm>
+#include <charconv>
+#include <numeric>
+#include <optional>
+
+namespace resect {
+
+namespace {
+
+bool isExpertRole(TensorRole role) {
+    return role == TensorRole::ExpertGateWeight || role == TensorRole::ExpertUpWeight || role == TensorRole::ExpertDownWeight;
+}
+
+bool isBias(TensorRole role) {
+    return role == TensorRole::QueryBias || role == TensorRole::KeyBias || role == TensorRole::ValueBias || role == TensorRole::GateBias ||
+           role == TensorRole::UpBias;
+}
+
+/// Does the shape have tensors of this role in an FFN or attention layer?
+bool present(const ModelShape& shape, const BlockShape& block, TensorRole role) {
+    if (isExpertRole(role) || role == TensorRole::RouterWeight) return block.numExperts > 0;
+    if (role == TensorRole::GateWeight || role == TensorRole::UpWeight || role == TensorRole::DownWeight) return block.numExperts == 0;
+    if (!isBias(role)) return true;
+    if (role == TensorRole::GateBias || role == TensorRole::UpBias) return shape.mlpBias && block.numExperts == 0;
+    return shape.qkvBias;
+}
+
+class Builder {
+public:
+    Builder(const ModelShape& shape, const std::map<std::string, ExpectedTensor>& expected, const Checkpoint& checkpoint)
+        : m_shape(shape), m_family(*findFamily(shape.modelType)), m_expected(expected), m_checkpoint(checkpoint) {}
+
+    Component run() {
+        Component root = make(ComponentKind::Model, -1, -1, -1, std::string(m_family.title));
+        root.children.push_back(leaf(ComponentKind::Embedding, m_shape.tiedEmbeddings ? "Embedding and output head (tied)" : "Embedding", TensorRole::TokenEmbedding));
+        for (int i = 0; i < m_shape.numBlocks(); ++i) root.children.push_back(block(i));
+        root.children.push_back(leaf(ComponentKind::FinalNorm, "Final norm", TensorRole::FinalNorm));
+        if (!m_shape.tiedEmbeddings) root.children.push_back(leaf(ComponentKind::LmHead, "Output head", TensorRole::LmHead));
+        addUp(root);
+        return root;
+    }
+
+private:
+    static Component make(ComponentKind kind, int block, int expert, int index, std::string title) {
+        Component component;
+        component.id = {kind, block, expert, index};
+        component.title = std::move(title);
+        return component;
+    }
+    void own(Component& component, TensorRole role, int expert = -1) const {
+        component.slices.push_back({tensorName(m_family, role, component.id.block, expert), -1, {}});
+    }
+    Component leaf(ComponentKind kind, std::string title, TensorRole role) const {
+        Component component = make(kind, -1, -1, -1, std::move(title));
+        own(component, role);
+        return component;
+    }
+    Component unit(ComponentKind kind, int block, int index, std::string title) const {
+        Component component = make(kind, block, -1, index, std::move(title));
+        component.slices = unitSlices(m_shape, component.id);
+        return component;
+    }
+
+    Component block(int b) const {
+        const BlockShape& shape = m_shape.blocks[static_cast<std::size_t>(b)];
+        Component block = make(ComponentKind::Block, b, -1, -1, "Block " + std::to_string(b));
+        if (shape.hasAttention) block.children.push_back(attention(b, shape));
+        if (shape.hasFfn) block.children.push_back(ffn(b, shape));
+        return block;
+    }
+
+    Component attention(int b, const BlockShape& shape) const {
+        Component layer = make(ComponentKind::AttentionLayer, b, -1, -1, "Attention");
+        own(layer, TensorRole::AttentionNorm);
+        if (m_shape.outputBias) own(layer, TensorRole::OutputBias);
+        if (m_shape.qkNorm) own(layer, TensorRole::QueryNorm), own(layer, TensorRole::KeyNorm);
+        int head = 0;
+        for (int g = 0; g < shape.numKvHeads; ++g) {
+            Component group = unit(ComponentKind::KvGroup, b, g, "KV group " + std::to_string(g));
+            for (int i = 0; i < shape.headsPerKv[static_cast<std::size_t>(g)]; ++i, ++head)
+                group.children.push_back(unit(ComponentKind::Head, b, head, "Head " + std::to_string(head)));
+            layer.children.push_back(std::move(group));
+        }
+        return layer;
+    }
+
+    Component ffn(int b, const BlockShape& shape) const {
+        Component layer = make(ComponentKind::FfnLayer, b, -1, -1, shape.numExperts > 0 ? "MoE" : "MLP");
+        own(layer, TensorRole::FfnNorm);
+        if (shape.numExperts == 0) {
+            for (const TensorRole role : {TensorRole::GateWeight, TensorRole::UpWeight, TensorRole::DownWeight}) own(layer, role);
+            if (m_shape.mlpBias)
+                for (const TensorRole role : {TensorRole::GateBias, TensorRole::UpBias, TensorRole::DownBias}) own(layer, role);
+            return layer;
+        }
+        Component router = make(ComponentKind::Router, b, -1, -1, "Router");
+        own(router, TensorRole::RouterWeight);
+        layer.children.push_back(std::move(router));
+        for (int e = 0; e < shape.numExperts; ++e) {
+            Component expert = make(ComponentKind::Expert, b, e, -1, "Expert " + std::to_string(e));
+            for (const TensorRole role : {TensorRole::ExpertGateWeight, TensorRole::ExpertUpWeight, TensorRole::ExpertDownWeight}) own(expert, role, e);
+            layer.children.push_back(std::move(expert));
+        }
+        return layer;
+    }
+
+    /// Sums parameters and bytes from the leaves up.
+    void addUp(Component& component) const {
+        for (const TensorSlice& slice : component.slices) {
+            const ExpectedTensor& tensor = m_expected.at(slice.tensor);
+            std::int64_t count = 1;
+            for (std::size_t axis = 0; axis < tensor.shape.size(); ++axis) {
+                std::int64_t length = tensor.shape[axis];
+                if (slice.axis == static_cast<int>(axis)) {
+                    length = 0;
+                    for (const IndexRange& range : slice.ranges) length += range.end - range.begin;
+                }
+                count *= length;
+            }
+            component.parameters += count;
+            component.bytes += static_cast<std::uint64_t>(count) * sizeOf(m_checkpoint.find(slice.tensor)->dtype);
+        }
+        for (Component& child : component.children) {
+            addUp(child);
+            component.parameters += child.parameters;
+            component.bytes += child.bytes;
+        }
+    }
+
+    const ModelShape& m_shape;
+    const Family& m_family;
+    const std::map<std::string, ExpectedTensor>& m_expected;
+    const Checkpoint& m_checkpoint;
+};
+
+/// The first part of a dotted name that is a number.
+std::optional<int> blockNumber(std::string_view name) {
+    for (std::size_t at = 0; at < name.size();) {
+        const std::size_t dot = std::min(name.find('.', at), name.size());
+        int number = 0;
+        const auto [end, error] = std::from_chars(name.data() + at, name.data() + dot, number);
+        if (error == std::errc{} && end == name.data() + dot && number >= 0) return number;
+        at = dot + 1;
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+std::vector<TensorSlice> unitSlices(const ModelShape& shape, const ComponentId& id) {
+    const BlockShape& block = shape.blocks[static_cast<std::size_t>(id.block)];
+    const Family& family = *findFamily(shape.modelType);
+    const bool heads = id.kind == ComponentKind::Head || id.kind == ComponentKind::KvGroup;
+    const std::int64_t rows = heads ? block.headDim : 1;
+    const std::int64_t index = id.kind == ComponentKind::Expert ? id.expert : id.index;
+    std::vector<TensorSlice> slices;
+    for (const Coupling& coupling : couplings(id.kind)) {
+        if (!present(shape, block, coupling.role)) continue;
+        const int expert = isExpertRole(coupling.role) ? id.expert : -1;
+        slices.push_back({tensorName(family, coupling.role, id.block, expert), coupling.axis, {{index * rows, (index + 1) * rows}}});
+    }
+    return slices;
+}
+
+Component componentTree(const ModelShape& shape, const std::map<std::string, ExpectedTensor>& expected, const Checkpoint& checkpoint) {
+    return Builder(shape, expected, checkpoint).run();
+}
+
+Component componentTreeByName(const Checkpoint& checkpoint) {
+    Component root;
+    root.id.kind = ComponentKind::Model;
+    root.title = "Model";
+    std::map<int, Component> blocks;
+    for (const TensorInfo& tensor : checkpoint.tensors()) {
+        const auto number = blockNumber(tensor.name);
+        Component& owner = number ? blocks[*number] : root;
+        owner.slices.push_back({tensor.name, -1, {}});
+        for (Component* component : {number ? &owner : nullptr, &root}) {
+            if (!component) continue;
+            component->parameters += tensor.numel();
+            component->bytes += tensor.bytes();
+        }
+    }
+    for (auto& [number, block] : blocks) {
+        block.id = {ComponentKind::Block, number, -1, -1};
+        block.title = "Block " + std::to_string(number);
+        root.children.push_back(std::move(block));
+    }
+    return root;
+}
+
+}  // namespace resect

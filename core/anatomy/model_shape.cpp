@@ -1,0 +1,311 @@
+#include "core/anatomy/model_shape.h"
+
+#include "core/anatomy/family.h"
+#include "core/base/error.h"
+#include "core/base/numbers.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace resect {
+
+namespace {
+
+constexpr std::int64_t kMaxSize = 100'000'000;   // of one dimension
+constexpr std::int64_t kMaxBlocks = 10'000;
+constexpr double kMaxParameters = 1e16;          // so that sums of products stay far from overflowing
+
+[[noreturn]] void bad(const std::string& subject, const std::string& field, const std::string& message) {
+    throw Error(ErrorCode::BadInput, subject + ": " + field, message);
+}
+
+/// Reads the fields of one config.json.
+class Reader {
+public:
+    Reader(const Json& config, const Json& resectConfig, const std::string& subject)
+        : m_config(config), m_resect(resectConfig), m_subject(subject), m_resectSubject("resect.json") {}
+
+    ModelShape run() {
+        if (!m_config.is_object()) throw Error(ErrorCode::BadInput, m_subject, "expected an object with the model's configuration");
+        readFamily();
+        readSizes();
+        readScalars();
+        readRope();
+        m_resect.is_null() ? stockBlocks() : resectBlocks();
+        readWindows();
+        checkTotal();
+        return std::move(m_shape);
+    }
+
+private:
+    // ---- one field ----
+    std::int64_t integer(const char* field) const { return intField(m_config, field, m_subject); }
+    int size(const char* field, std::int64_t value, std::int64_t least, std::int64_t most) const {
+        if (value < least || value > most)
+            bad(m_subject, field, "expected a number from " + toText(least) + " to " + toText(most) + ", found " + toText(value));
+        return static_cast<int>(value);
+    }
+    int size(const char* field) const { return size(field, integer(field), 1, kMaxSize); }
+    int size(const char* field, std::int64_t fallback) const { return size(field, intField(m_config, field, m_subject, fallback), 1, kMaxSize); }
+    bool flag(Family::Flag kind, const char* field) const {
+        if (kind == Family::Flag::FromConfig) return boolField(m_config, field, m_subject, false);
+        return kind == Family::Flag::Yes;
+    }
+    double positive(const Json& object, const char* field, const std::string& subject, std::optional<double> fallback) const {
+        const double value = fallback ? numberField(object, field, subject, *fallback) : numberField(object, field, subject);
+        if (!(value > 0) || !std::isfinite(value)) bad(subject, field, "expected a number above 0, found " + toText(value));
+        return value;
+    }
+
+    // ---- parts ----
+    void readFamily() {
+        const std::string own = stringField(m_config, "model_type", m_subject);
+        if (!m_resect.is_null()) {
+            if (!m_resect.is_object()) throw Error(ErrorCode::BadInput, m_resectSubject, "expected an object");
+            if (const auto version = intField(m_resect, "resect", m_resectSubject); version != 1)
+                throw Error(ErrorCode::Unsupported, m_resectSubject + ": resect", "expected version 1, found " + toText(version) + ": written by a newer Resect");
+        } else if (own == "resect") {
+            bad(m_subject, "model_type", "says that resect.json describes the blocks, but there is no such file beside it");
+        }
+        m_shape.modelType = m_resect.is_null() ? own : stringField(m_resect, "model_type", m_resectSubject);
+        const Family* family = findFamily(m_shape.modelType);
+        if (!family) {
+            std::string known;
+            for (const Family& row : families()) known += (known.empty() ? "" : ", ") + std::string(row.modelType);
+            throw Error(ErrorCode::Unsupported, m_subject + ": model_type", "\"" + m_shape.modelType + "\" is not among the families that can be cut: " + known);
+        }
+        m_family = family;
+        if (m_config.contains("quantization_config") && !m_config.at("quantization_config").is_null())
+            throw Error(ErrorCode::Unsupported, m_subject + ": quantization_config", "the weights are quantised; open the original checkpoint instead");
+        const Json& source = m_resect.is_null() ? m_config : m_resect;
+        const auto architectures = source.find("architectures");
+        if (architectures != source.end() && architectures->is_array() && !architectures->empty() && architectures->front().is_string())
+            m_shape.architecture = architectures->front().get<std::string>();
+        else
+            m_shape.architecture = family->architecture;
+    }
+
+    void readSizes() {
+        m_shape.vocabSize = size("vocab_size");
+        m_shape.hiddenSize = size("hidden_size");
+        m_shape.maxPositions = size("max_position_embeddings", 2048);
+        m_shape.normEps = positive(m_config, "rms_norm_eps", m_subject, m_family->defaultNormEps);
+        m_shape.activation = stringField(m_config, "hidden_act", m_subject, "silu");
+        m_shape.tiedEmbeddings = boolField(m_config, "tie_word_embeddings", m_subject, false);
+        m_shape.qkvBias = flag(m_family->qkvBias, "attention_bias");
+        m_shape.outputBias = flag(m_family->outputBias, "attention_bias");
+        m_shape.mlpBias = flag(m_family->mlpBias, "mlp_bias");
+        m_shape.qkNorm = m_family->qkNorm;
+        if (m_family->mixtureOfExperts) m_shape.numExpertsPerToken = size("num_experts_per_tok", 2);
+    }
+
+    void readScalars() {
+        m_shape.bosId = tokenId("bos_token_id");
+        m_shape.padId = tokenId("pad_token_id");
+        const auto eos = m_config.find("eos_token_id");
+        if (eos != m_config.end() && eos->is_array()) {
+            for (const Json& id : *eos) m_shape.eosIds.push_back(tokenIdOf(id, "eos_token_id"));
+        } else if (const auto id = tokenId("eos_token_id")) {
+            m_shape.eosIds = {*id};
+        }
+        m_shape.torchDtype = stringField(m_config, m_config.contains("torch_dtype") ? "torch_dtype" : "dtype", m_subject, "");
+        if (const double share = numberField(m_config, "partial_rotary_factor", m_subject, 1); share != 1)
+            throw Error(ErrorCode::Unsupported, m_subject + ": partial_rotary_factor", "only 1 is supported, found " + toText(share));
+    }
+    /// Some old files write -1 for "none".
+    std::optional<int> tokenId(const char* field) const {
+        auto value = m_config.find(field);
+        if (value == m_config.end() || value->is_null() || *value == -1) return std::nullopt;
+        if (value->is_array()) return value->empty() ? std::nullopt : std::optional(tokenIdOf(value->front(), field));
+        return tokenIdOf(*value, field);
+    }
+    int tokenIdOf(const Json& value, const char* field) const {
+        if (!value.is_number_integer()) bad(m_subject, field, "expected token numbers, found " + value.dump());
+        return size(field, value.get<std::int64_t>(), 0, kMaxSize);
+    }
+
+    void readRope() {
+        const Json* parameters = nullptr;
+        for (const char* field : {"rope_parameters", "rope_scaling"}) {
+            const auto it = m_config.find(field);
+            if (it == m_config.end() || it->is_null() || parameters) continue;
+            if (!it->is_object()) bad(m_subject, field, "expected an object, found " + it->dump());
+            parameters = &*it;
+            m_ropeSubject = m_subject + ": " + field;
+        }
+        const double theta = positive(m_config, "rope_theta", m_subject, m_family->defaultRopeTheta);
+        m_shape.ropeTheta = parameters ? positive(*parameters, "rope_theta", m_ropeSubject, theta) : theta;
+        if (parameters) m_shape.ropeScaling = ropeScaling(*parameters);
+    }
+    RopeScaling ropeScaling(const Json& from) const {
+        RopeScaling rope;
+        const std::string type = stringField(from, from.contains("rope_type") ? "rope_type" : "type", m_ropeSubject, "default");
+        if (type == "default") return rope;
+        using Kind = RopeScaling::Kind;
+        rope.kind = type == "linear" ? Kind::Linear : type == "dynamic" ? Kind::Dynamic : type == "llama3" ? Kind::Llama3 : type == "yarn" ? Kind::Yarn : Kind::None;
+        if (rope.kind == Kind::None)
+            throw Error(ErrorCode::Unsupported, m_ropeSubject, "the rotary scaling \"" + type + "\" is not supported; known: linear, dynamic, llama3, yarn");
+        rope.factor = positive(from, "factor", m_ropeSubject, std::nullopt);
+        rope.originalMaxPositions = intField(from, "original_max_position_embeddings", m_ropeSubject, 0);
+        if (rope.originalMaxPositions < 0) bad(m_ropeSubject, "original_max_position_embeddings", "expected a number above 0");
+        if (rope.kind == Kind::Llama3) {
+            rope.lowFreqFactor = positive(from, "low_freq_factor", m_ropeSubject, std::nullopt);
+            rope.highFreqFactor = positive(from, "high_freq_factor", m_ropeSubject, std::nullopt);
+            if (rope.highFreqFactor <= rope.lowFreqFactor) bad(m_ropeSubject, "high_freq_factor", "expected more than low_freq_factor");
+        }
+        if (rope.kind == Kind::Yarn) {
+            rope.betaFast = positive(from, "beta_fast", m_ropeSubject, 32);
+            rope.betaSlow = positive(from, "beta_slow", m_ropeSubject, 1);
+            const auto optional = [&](const char* field) {
+                return from.contains(field) && !from.at(field).is_null() ? std::optional(numberField(from, field, m_ropeSubject)) : std::nullopt;
+            };
+            rope.attentionFactor = optional("attention_factor");
+            rope.mscale = optional("mscale");
+            rope.mscaleAllDim = optional("mscale_all_dim");
+        }
+        return rope;
+    }
+
+    int headDim(int numHeads) const {
+        const bool explicitly = m_config.contains("head_dim") && !m_config.at("head_dim").is_null();
+        if (explicitly) return checkedHeadDim(size("head_dim"), m_subject);
+        if (m_family->defaultHeadDim) return m_family->defaultHeadDim;
+        if (m_shape.hiddenSize % numHeads != 0)
+            bad(m_subject, "head_dim", "is absent, and hidden_size " + toText(m_shape.hiddenSize) + " is not a multiple of num_attention_heads " + toText(numHeads));
+        return checkedHeadDim(static_cast<int>(m_shape.hiddenSize / numHeads), m_subject);
+    }
+    int checkedHeadDim(int value, const std::string& subject) const {
+        if (value % 2 != 0) bad(subject, "head_dim", "expected an even number, because rotation turns pairs; found " + toText(value));
+        return value;
+    }
+
+    void stockBlocks() {
+        const int count = size("num_hidden_layers", integer("num_hidden_layers"), 1, kMaxBlocks);
+        BlockShape block;
+        block.numHeads = size("num_attention_heads");
+        block.numKvHeads = size("num_key_value_heads", block.numHeads);
+        if (block.numHeads % block.numKvHeads != 0)
+            bad(m_subject, "num_key_value_heads", "expected a divisor of num_attention_heads " + toText(block.numHeads) + ", found " + toText(block.numKvHeads));
+        block.headDim = headDim(block.numHeads);
+        block.headsPerKv.assign(static_cast<std::size_t>(block.numKvHeads), block.numHeads / block.numKvHeads);
+        block.ffnSize = size("intermediate_size");
+        if (m_family->mixtureOfExperts) block.numExperts = checkedExperts(size("num_local_experts"), m_subject, "num_local_experts");
+        m_shape.blocks.assign(static_cast<std::size_t>(count), block);
+    }
+    int checkedExperts(int experts, const std::string& subject, const std::string& field) const {
+        if (experts < m_shape.numExpertsPerToken)
+            bad(subject, field, "expected at least num_experts_per_tok " + toText(m_shape.numExpertsPerToken) + ", found " + toText(experts));
+        if (experts > kMaxBlocks) bad(subject, field, "expected at most " + toText(kMaxBlocks) + ", found " + toText(experts));
+        return experts;
+    }
+
+    void resectBlocks() {
+        const auto blocks = m_resect.find("blocks");
+        if (blocks == m_resect.end() || !blocks->is_array()) bad(m_resectSubject, "blocks", "expected a list with one entry per block");
+        const std::int64_t count = intField(m_config, "num_hidden_layers", m_subject, static_cast<std::int64_t>(blocks->size()));
+        if (blocks->size() > kMaxBlocks || count != static_cast<std::int64_t>(blocks->size()))
+            bad(m_resectSubject, "blocks", "expected num_hidden_layers " + toText(count) + " entries, found " + toText(blocks->size()));
+        for (const Json& entry : *blocks) resectBlock(entry, m_resectSubject + ": blocks[" + toText(m_shape.blocks.size()) + "]");
+    }
+    void resectBlock(const Json& entry, const std::string& subject) {
+        if (!entry.is_object()) throw Error(ErrorCode::BadInput, subject, "expected an object");
+        BlockShape block;
+        const Json& attention = layer(entry, "attention", subject);
+        block.hasAttention = !attention.is_null();
+        if (block.hasAttention) resectAttention(attention, subject + ": attention", block);
+        const Json& ffn = layer(entry, "ffn", subject);
+        block.hasFfn = !ffn.is_null();
+        if (block.hasFfn) {
+            const std::string where = subject + ": ffn";
+            block.ffnSize = bounded(intField(ffn, "size", where), where, "size");
+            if (m_family->mixtureOfExperts) block.numExperts = checkedExperts(bounded(intField(ffn, "experts", where), where, "experts"), where, "experts");
+        }
+        m_shape.blocks.push_back(std::move(block));
+    }
+    const Json& layer(const Json& entry, const char* field, const std::string& subject) const {
+        const auto it = entry.find(field);
+        if (it == entry.end() || !(it->is_object() || it->is_null())) bad(subject, field, "expected an object, or null for an absent layer");
+        return *it;
+    }
+    int bounded(std::int64_t value, const std::string& subject, const char* field) const {
+        if (value < 1 || value > kMaxSize) bad(subject, field, "expected a number from 1 to " + toText(kMaxSize) + ", found " + toText(value));
+        return static_cast<int>(value);
+    }
+    void resectAttention(const Json& attention, const std::string& subject, BlockShape& block) const {
+        const auto groups = attention.find("heads_per_kv");
+        if (groups == attention.end() || !groups->is_array() || groups->empty()) bad(subject, "heads_per_kv", "expected a list with the number of heads of each kv group");
+        for (const Json& heads : *groups) {
+            if (!heads.is_number_integer()) bad(subject, "heads_per_kv", "expected whole numbers, found " + heads.dump());
+            block.headsPerKv.push_back(bounded(heads.get<std::int64_t>(), subject, "heads_per_kv"));
+        }
+        block.numKvHeads = static_cast<int>(block.headsPerKv.size());
+        const auto heads = std::accumulate(block.headsPerKv.begin(), block.headsPerKv.end(), std::int64_t{0});
+        block.numHeads = bounded(heads, subject, "heads_per_kv");
+        block.headDim = attention.contains("head_dim") ? checkedHeadDim(bounded(intField(attention, "head_dim", subject), subject, "head_dim"), subject)
+                                                       : headDim(size("num_attention_heads"));
+    }
+
+    void readWindows() {
+        if (m_family->window == Family::Window::None) return;
+        const auto field = m_config.find("sliding_window");
+        const bool none = field != m_config.end() && field->is_null();
+        const int window = none ? 0 : size("sliding_window", intField(m_config, "sliding_window", m_subject, m_family->defaultWindow), 0, kMaxSize);
+        const bool qwen = m_family->window == Family::Window::QwenRule;
+        if (window == 0 || (qwen && !boolField(m_config, "use_sliding_window", m_subject, false))) return;
+        const auto first = qwen ? intField(m_config, "max_window_layers", m_subject, 28) : 0;
+        const auto types = qwen ? m_config.find("layer_types") : m_config.end();
+        const bool listed = types != m_config.end() && !types->is_null();
+        if (listed && (!types->is_array() || types->size() != m_shape.blocks.size()))
+            bad(m_subject, "layer_types", "expected a list with one entry per block");
+        for (std::size_t i = 0; i < m_shape.blocks.size(); ++i) {
+            const bool slides = listed ? (*types)[i] == "sliding_attention" : static_cast<std::int64_t>(i) >= first;
+            if (slides && m_shape.blocks[i].hasAttention) m_shape.blocks[i].slidingWindow = window;
+        }
+    }
+
+    void checkTotal() const {
+        double total = 2.0 * static_cast<double>(m_shape.vocabSize) * static_cast<double>(m_shape.hiddenSize), experts = 0;
+        for (const BlockShape& block : m_shape.blocks) {
+            const double copies = std::max(block.numExperts, 1);
+            total += static_cast<double>(m_shape.hiddenSize) * (4.0 * block.numHeads * block.headDim + 3.0 * copies * block.ffnSize);
+            experts += copies;
+        }
+        if (total > kMaxParameters || experts > 1e6)
+            throw Error(ErrorCode::BadInput, m_subject, "the sizes describe " + formatCount(total) + " parameters; one of them must be wrong");
+    }
+
+    const Json& m_config;
+    const Json& m_resect;
+    const std::string& m_subject;
+    const std::string m_resectSubject;
+    std::string m_ropeSubject;
+    const Family* m_family = nullptr;
+    ModelShape m_shape;
+};
+
+}  // namespace
+
+bool BlockShape::groupsAreEqual() const noexcept {
+    return std::all_of(headsPerKv.begin(), headsPerKv.end(), [this](int heads) { return heads == headsPerKv.front(); });
+}
+
+ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject) {
+    return Reader(config, resectConfig, subject).run();
+}
+
+Json resectConfigOf(const ModelShape& shape) {
+    Json blocks = Json::array();
+    for (const BlockShape& block : shape.blocks) {
+        Json attention, ffn;
+        if (block.hasAttention) attention = Json{{"heads_per_kv", block.headsPerKv}, {"head_dim", block.headDim}};
+        if (block.hasFfn) {
+            ffn["size"] = block.ffnSize;
+            if (block.numExperts > 0) ffn["experts"] = block.numExperts;
+        }
+        blocks.push_back(Json{{"attention", std::move(attention)}, {"ffn", std::move(ffn)}});
+    }
+    return Json{{"resect", 1}, {"model_type", shape.modelType}, {"architectures", Json::array({shape.architecture})}, {"blocks", std::move(blocks)}};
+}
+
+}  // namespace resect
