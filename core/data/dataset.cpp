@@ -2,15 +2,13 @@
 
 #include "core/base/error.h"
 #include "core/base/numbers.h"
+#include "core/checkpoint/sha256.h"
 #include "core/data/example.h"
 #include "core/data/row_builder.h"
 #include "core/data/unicode.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <fstream>
-#include <memory>
 
 namespace resect {
 namespace {
@@ -22,23 +20,18 @@ constexpr std::uint64_t kTextBytesPerByte = 40;  // tokenising a text needs the 
 constexpr std::size_t kMaxLine = 256u << 20;
 
 std::string fingerprintOf(const std::vector<TokenRow>& rows) {
-    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> hash(EVP_MD_CTX_new(), &EVP_MD_CTX_free);
-    if (!hash || EVP_DigestInit_ex(hash.get(), EVP_sha256(), nullptr) != 1) throw Error(ErrorCode::Internal, "SHA-256", "cannot be computed");
+    Sha256 hash;
     const auto add = [&](const std::vector<std::int64_t>& values) {
         const auto size = static_cast<std::int64_t>(values.size());
-        EVP_DigestUpdate(hash.get(), &size, sizeof size);
-        EVP_DigestUpdate(hash.get(), values.data(), values.size() * sizeof(std::int64_t));
+        hash.add(std::as_bytes(std::span(&size, 1)));
+        hash.add(std::as_bytes(std::span(values)));
     };
     for (const TokenRow& row : rows) {
         add(row.ids);
         add(row.targets);
         add(row.documents);
     }
-    unsigned char digest[32];
-    EVP_DigestFinal_ex(hash.get(), digest, nullptr);
-    std::string out = "sha256:";
-    for (const unsigned char byte : digest) (out += "0123456789abcdef"[byte >> 4]) += "0123456789abcdef"[byte & 15];
-    return out;
+    return "sha256:" + hash.hex();
 }
 
 std::string describe(const fs::path& file, const Dataset& data, const DataOptions& options) {

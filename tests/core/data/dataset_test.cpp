@@ -82,7 +82,7 @@ TEST_F(DatasetFile, DropsABrokenLastCharacterOnlyWhenTheFileIsCut) {
 
 TEST_F(DatasetFile, MaxRowsGivesTheFirstRowsOfTheWhole) {
     std::string text;
-    for (int i = 0; i < 100000; ++i) text += static_cast<char>('a' + i * i % 23);
+    for (std::uint64_t i = 0; i < 100000; ++i) text += static_cast<char>('a' + i * i % 23);
     DataOptions options = rows(RowLayout::Chunks, 7);
     const Dataset all = load("a.txt", text, options);
     options.maxRows = 5;

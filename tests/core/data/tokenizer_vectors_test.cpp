@@ -15,8 +15,7 @@ using Ids = std::vector<std::int64_t>;
 
 struct Vectors {
     const char* file;       ///< tokenizer.json or tokenizer.model
-    const char* ggml;       ///< llama.cpp's cases, or null
-    const char* extended;   ///< cases with special tokens and decoding
+    const char* cases;      ///< name of the recorded cases
 };
 
 std::unique_ptr<Tokenizer> open(const std::string& relative) {
@@ -43,13 +42,13 @@ Ids readIds(const std::string& line) {
     return ids;
 }
 
-class TokenizerVectors : public testing::TestWithParam<Vectors> {};
+class LlamaCppVectors : public testing::TestWithParam<Vectors> {};
+class HuggingFaceVectors : public testing::TestWithParam<Vectors> {};
 
-TEST_P(TokenizerVectors, EncodesTheCasesOfLlamaCpp) {
-    if (!GetParam().ggml) GTEST_SKIP() << "no such cases for this tokenizer";
+TEST_P(LlamaCppVectors, Encode) {
     RESECT_NEED_SHARED_DATA(GetParam().file);
     const auto tokenizer = open(GetParam().file);
-    const std::string base = std::string("tokenizers/vectors/ggml-vocab-") + GetParam().ggml + ".gguf";
+    const std::string base = std::string("tokenizers/vectors/ggml-vocab-") + GetParam().cases + ".gguf";
     const auto texts = split(readFile(sharedData(base + ".inp")), "\n__ggml_vocab_test__\n");
     const auto lines = split(readFile(sharedData(base + ".out")), "\n");
     ASSERT_GE(texts.size(), 40u);
@@ -58,10 +57,10 @@ TEST_P(TokenizerVectors, EncodesTheCasesOfLlamaCpp) {
     }
 }
 
-TEST_P(TokenizerVectors, EncodesAndDecodesAsHuggingFace) {
+TEST_P(HuggingFaceVectors, EncodeAndDecode) {
     RESECT_NEED_SHARED_DATA(GetParam().file);
     const auto tokenizer = open(GetParam().file);
-    const Json vectors = readJsonFile(sharedData(std::string("tokenizers/vectors/extended/") + GetParam().extended + ".json"));
+    const Json vectors = readJsonFile(sharedData(std::string("tokenizers/vectors/extended/") + GetParam().cases + ".json"));
     ASSERT_GE(vectors.at("cases").size(), 100u);
     for (const Json& item : vectors.at("cases")) {
         const auto text = item.at("text").get<std::string>();
@@ -71,21 +70,24 @@ TEST_P(TokenizerVectors, EncodesAndDecodesAsHuggingFace) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Real, TokenizerVectors,
-                         testing::Values(Vectors{"tokenizers/gpt2/tokenizer.json", "gpt-2", "gpt2"},
-                                         Vectors{"tokenizers/llama2/tokenizer.json", "llama-spm", "llama2"},
-                                         Vectors{"tokenizers/llama2/tokenizer.model", "llama-spm", "llama2"},
-                                         Vectors{"tokenizers/llama3/tokenizer.json", "llama-bpe", "llama3"},
-                                         Vectors{"tokenizers/qwen2/tokenizer.json", "qwen2", "qwen2"},
-                                         Vectors{"models/stories260K-hf/tokenizer.json", nullptr, "stories260K-hf"},
-                                         Vectors{"models/stories260K-hf/tokenizer.model", nullptr, "stories260K-hf"}),
-                         [](const auto& info) {
-                             std::string name;
-                             for (const char c : std::string(info.param.file).substr(std::string(info.param.file).find('/') + 1)) {
-                                 name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
-                             }
-                             return name;
-                         });
+std::string nameOf(const testing::TestParamInfo<Vectors>& info) {
+    const std::string file = info.param.file;
+    std::string name;
+    for (const char c : file.substr(file.find('/') + 1)) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+    return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Real, LlamaCppVectors,
+                         testing::Values(Vectors{"tokenizers/gpt2/tokenizer.json", "gpt-2"}, Vectors{"tokenizers/llama2/tokenizer.json", "llama-spm"},
+                                         Vectors{"tokenizers/llama2/tokenizer.model", "llama-spm"}, Vectors{"tokenizers/llama3/tokenizer.json", "llama-bpe"},
+                                         Vectors{"tokenizers/qwen2/tokenizer.json", "qwen2"}),
+                         nameOf);
+INSTANTIATE_TEST_SUITE_P(Real, HuggingFaceVectors,
+                         testing::Values(Vectors{"tokenizers/gpt2/tokenizer.json", "gpt2"}, Vectors{"tokenizers/llama2/tokenizer.json", "llama2"},
+                                         Vectors{"tokenizers/llama2/tokenizer.model", "llama2"}, Vectors{"tokenizers/llama3/tokenizer.json", "llama3"},
+                                         Vectors{"tokenizers/qwen2/tokenizer.json", "qwen2"}, Vectors{"models/stories260K-hf/tokenizer.json", "stories260K-hf"},
+                                         Vectors{"models/stories260K-hf/tokenizer.model", "stories260K-hf"}),
+                         nameOf);
 
 TEST(RealTokenizers, KnowTheirSpecialTokens) {
     RESECT_NEED_SHARED_DATA("tokenizers");
