@@ -51,11 +51,16 @@ template <class T> void readField(const Json& object, const char* field, T& out)
 
 #define RESECT_JSON_TO(field) resect_json[#field] = resect_value.field;
 #define RESECT_JSON_FROM(field) ::resect::readField(resect_json, #field, resect_value.field);
-/// Defines to_json and from_json for a struct from the list of its fields. Reading tolerates absent and unknown fields.
-#define RESECT_JSON_FIELDS(Type, ...)                                                                      \
-    inline void to_json(::resect::Json& resect_json, const Type& resect_value) {                           \
-        NLOHMANN_JSON_EXPAND(NLOHMANN_JSON_PASTE(RESECT_JSON_TO, __VA_ARGS__))                             \
-    }                                                                                                      \
-    inline void from_json(const ::resect::Json& resect_json, Type& resect_value) {                         \
-        NLOHMANN_JSON_EXPAND(NLOHMANN_JSON_PASTE(RESECT_JSON_FROM, __VA_ARGS__))                           \
+/// Declares to_json and from_json for a struct; RESECT_JSON_FIELDS in one source file defines them. (Defined inline they would be compiled
+/// again in every file that sees the struct, which costs seconds each.)
+#define RESECT_JSON_DECLARE(Type)                                       \
+    void to_json(::resect::Json& resect_json, const Type& resect_value); \
+    void from_json(const ::resect::Json& resect_json, Type& resect_value);
+/// Defines both from the list of the fields. Reading tolerates absent and unknown fields.
+#define RESECT_JSON_FIELDS(Type, ...)                                       \
+    void to_json(::resect::Json& resect_json, const Type& resect_value) {   \
+        NLOHMANN_JSON_EXPAND(NLOHMANN_JSON_PASTE(RESECT_JSON_TO, __VA_ARGS__)) \
+    }                                                                       \
+    void from_json(const ::resect::Json& resect_json, Type& resect_value) { \
+        NLOHMANN_JSON_EXPAND(NLOHMANN_JSON_PASTE(RESECT_JSON_FROM, __VA_ARGS__)) \
     }

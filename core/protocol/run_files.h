@@ -42,7 +42,7 @@ struct MetricsRow {
     Json loss, evalLoss, evalPerplexity, recovery, kl, learningRate, gradientNorm, tokensPerSecond;
 };
 
-RESECT_JSON_FIELDS(RunStatus, state, pid, host, heartbeat, started, step, totalSteps, tokensPerSecond, tokens, peakMemoryBytes, etaSeconds, loss, evalPerplexity, baselinePerplexity, cutPerplexity, bestPerplexity, recovery, message)
-RESECT_JSON_FIELDS(MetricsRow, step, tokens, seconds, event, loss, evalLoss, evalPerplexity, recovery, kl, learningRate, gradientNorm, tokensPerSecond)
+RESECT_JSON_DECLARE(RunStatus)
+RESECT_JSON_DECLARE(MetricsRow)
 
 }  // namespace resect::protocol
