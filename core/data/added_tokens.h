@@ -24,7 +24,8 @@ struct AddedToken {
 /// Finds added tokens in a text: from left to right, the longest of those that begin at the same place.
 class AddedTokenMatcher {
 public:
-    /// `content` is what is looked for, so that a normalised token is added with its normalised content. Empty content is left out.
+    /// `content` is what is looked for, so that a normalised token is added with its normalised content. Empty content is left
+    /// out.
     void add(std::string_view content, const AddedToken& token);
     bool empty() const noexcept { return m_tokens.empty(); }
 

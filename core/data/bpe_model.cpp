@@ -28,15 +28,20 @@ BpeModel::BpeModel(Vocabulary vocabulary, const Merges& merges, BpeOptions optio
     : m_options(std::move(options)) {
     std::int64_t largest = -1;
     for (const auto& [token, id] : vocabulary) {
-        if (id < 0 || id > kMaxId) throw Error(ErrorCode::BadInput, subject + ".vocab", "token '" + token + "' has the impossible id " + std::to_string(id));
+        if (id < 0 || id > kMaxId)
+            throw Error(ErrorCode::BadInput, subject + ".vocab",
+                        "token '" + token + "' has the impossible id " + std::to_string(id));
         largest = std::max(largest, id);
     }
     m_tokens.resize(static_cast<std::size_t>(largest + 1));
     m_ids.reserve(vocabulary.size());
     for (auto& [token, id] : vocabulary) {
-        if (token.empty()) throw Error(ErrorCode::BadInput, subject + ".vocab", "id " + std::to_string(id) + " belongs to an empty token");
+        if (token.empty())
+            throw Error(ErrorCode::BadInput, subject + ".vocab", "id " + std::to_string(id) + " belongs to an empty token");
         std::string& slot = m_tokens[static_cast<std::size_t>(id)];
-        if (!slot.empty()) throw Error(ErrorCode::BadInput, subject + ".vocab", "id " + std::to_string(id) + " belongs to both '" + slot + "' and '" + token + "'");
+        if (!slot.empty())
+            throw Error(ErrorCode::BadInput, subject + ".vocab",
+                        "id " + std::to_string(id) + " belongs to both '" + slot + "' and '" + token + "'");
         slot = std::move(token);
         if (!m_ids.emplace(slot, static_cast<std::int32_t>(id)).second) {
             throw Error(ErrorCode::BadInput, subject + ".vocab", "token '" + slot + "' stands there twice");
@@ -51,7 +56,9 @@ BpeModel::BpeModel(Vocabulary vocabulary, const Merges& merges, BpeOptions optio
     for (int byte = 0; byte < 256; ++byte) m_byteIds.push_back(idOf(byteFallbackName(static_cast<unsigned char>(byte))));
     if (!m_options.unknownToken.empty()) {
         m_unknownId = idOf(m_options.unknownToken);
-        if (m_unknownId < 0) throw Error(ErrorCode::BadInput, subject + ".unk_token", "'" + m_options.unknownToken + "' is not in the vocabulary");
+        if (m_unknownId < 0)
+            throw Error(ErrorCode::BadInput, subject + ".unk_token",
+                        "'" + m_options.unknownToken + "' is not in the vocabulary");
     }
     addMerges(merges, subject);
 }
@@ -69,7 +76,11 @@ void BpeModel::addMerges(const Merges& merges, const std::string& subject) {
         for (int i = 0; i < 3; ++i) {
             if (ids[i] >= 0) continue;
             throw Error(ErrorCode::BadInput, subject + ".merges[" + std::to_string(rank) + "]",
-                        "'" + (i == 0 ? left : i == 1 ? right : result) + "' is not in the vocabulary");
+                        "'" +
+                            (i == 0   ? left
+                             : i == 1 ? right
+                                      : result) +
+                            "' is not in the vocabulary");
         }
         insertMerge(pairKey(ids[0], ids[1]), static_cast<std::uint32_t>(rank));
         m_mergeResults.push_back(ids[2]);
@@ -178,7 +189,8 @@ void BpeModel::mergeSymbols(Workspace& workspace) const {
         symbol.id = m_mergeResults[best.rank];
         symbol.next = right.next;
         right.id = -1;
-        if (symbol.next >= 0) symbols[static_cast<std::size_t>(symbol.next)].previous = static_cast<std::int32_t>(best.position);
+        if (symbol.next >= 0)
+            symbols[static_cast<std::size_t>(symbol.next)].previous = static_cast<std::int32_t>(best.position);
         if (symbol.previous >= 0 && candidateAt(symbol.previous)) std::push_heap(heap.begin(), heap.end(), later);
         if (candidateAt(static_cast<std::int32_t>(best.position))) std::push_heap(heap.begin(), heap.end(), later);
     }
@@ -190,7 +202,8 @@ void BpeModel::encode(std::string_view word, Workspace& workspace, std::vector<s
     }
     splitIntoSymbols(word, workspace);
     mergeSymbols(workspace);
-    for (std::int32_t at = workspace.symbols.empty() ? -1 : 0; at >= 0; at = workspace.symbols[static_cast<std::size_t>(at)].next) {
+    for (std::int32_t at = workspace.symbols.empty() ? -1 : 0; at >= 0;
+         at = workspace.symbols[static_cast<std::size_t>(at)].next) {
         out.push_back(workspace.symbols[static_cast<std::size_t>(at)].id);
     }
 }

@@ -14,19 +14,21 @@ struct BpeOptions {
     std::string continuingSubwordPrefix;  ///< put before every character of a word but the first
     std::string endOfWordSuffix;          ///< put behind the last character of a word ("</w>" in CLIP)
     bool fuseUnknown = false;             ///< neighbouring unknown characters become one unknown token
-    bool byteFallback = false;            ///< a character without a token becomes its bytes "<0xE4>..." when all of them have one
-    bool ignoreMerges = false;            ///< a whole word that is a token is taken without merging (Llama 3)
+    bool byteFallback = false;  ///< a character without a token becomes its bytes "<0xE4>..." when all of them have one
+    bool ignoreMerges = false;  ///< a whole word that is a token is taken without merging (Llama 3)
 };
 
-/// Byte-pair encoding over the characters of a word (Sennrich et al. 2016): the pair of lowest rank is merged first, the leftmost of equals.
-/// Time is n log n in the length of the word. Immutable; encode() is thread-safe with a workspace per thread.
+/// Byte-pair encoding over the characters of a word (Sennrich et al. 2016): the pair of lowest rank is merged first, the
+/// leftmost of equals. Time is n log n in the length of the word. Immutable; encode() is thread-safe with a workspace per
+/// thread.
 class BpeModel {
 public:
     using Vocabulary = std::vector<std::pair<std::string, std::int64_t>>;
     using Merges = std::vector<std::pair<std::string, std::string>>;
 
-    /// `merges` in order of rank. Throws BadInput with `subject`: an id that is negative, over 2^31 or given twice, a token given
-    /// twice, a merge that names a token (left, right or result) the vocabulary does not hold, an unknown token that it does not hold.
+    /// `merges` in order of rank. Throws BadInput with `subject`: an id that is negative, over 2^26 or given twice, a token
+    /// given twice, a merge that names a token (left, right or result) the vocabulary does not hold, an unknown token that it
+    /// does not hold.
     BpeModel(Vocabulary vocabulary, const Merges& merges, BpeOptions options, const std::string& subject);
 
     /// Scratch memory of encode(), kept between calls.

@@ -18,8 +18,9 @@ constexpr int kSmallest = 260, kLargest = 65536;
 
 Json preTokenizerJson() {
     return {{"type", "Sequence"},
-            {"pretokenizers", Json::array({{{"type", "Digits"}, {"individual_digits", true}},
-                                           {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}})}};
+            {"pretokenizers",
+             Json::array({{{"type", "Digits"}, {"individual_digits", true}},
+                          {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}})}};
 }
 
 using Pair = std::pair<int, int>;
@@ -65,7 +66,8 @@ private:
     void countWords(std::string_view text) {
         const auto preTokenizer = readPreTokenizer(preTokenizerJson(), "pre_tokenizer");
         std::map<std::string, std::int64_t, std::less<>> counts;  // ordered, so that nothing depends on a hash
-        for (std::size_t from = 0; from < text.size();) {  // in pieces, because the pre-tokenizer copies; no word crosses the start of a line
+        for (std::size_t from = 0;
+             from < text.size();) {  // in pieces, because the pre-tokenizer copies; no word crosses the start of a line
             std::size_t end = std::min(text.size(), from + (1 << 20));
             while (end < text.size() && !(text[end - 1] == '\n' && std::isalnum(static_cast<unsigned char>(text[end])))) ++end;
             Words words{std::string(text.substr(from, end - from)), {}, from == 0};
@@ -73,8 +75,10 @@ private:
             preTokenizer->apply(words);
             for (const ByteRange& range : words.ranges) {
                 const std::string_view word = std::string_view(words.text).substr(range.begin, range.end - range.begin);
-                if (const auto known = counts.find(word); known != counts.end()) ++known->second;
-                else counts.emplace(word, 1);
+                if (const auto known = counts.find(word); known != counts.end())
+                    ++known->second;
+                else
+                    counts.emplace(word, 1);
             }
             from = end;
         }
@@ -140,12 +144,14 @@ private:
 };
 
 Json addedTokenJson(int id, const char* content) {
-    return {{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", true}};
+    return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+            {"rstrip", false}, {"normalized", false}, {"special", true}};
 }
 
 Json templateJson() {
     const Json bos = {{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}}, first = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
-    const Json again = {{"SpecialToken", {{"id", "<s>"}, {"type_id", 1}}}}, second = {{"Sequence", {{"id", "B"}, {"type_id", 1}}}};
+    const Json again = {{"SpecialToken", {{"id", "<s>"}, {"type_id", 1}}}},
+               second = {{"Sequence", {{"id", "B"}, {"type_id", 1}}}};
     return {{"type", "TemplateProcessing"},
             {"single", Json::array({bos, first})},
             {"pair", Json::array({bos, first, again, second})},
@@ -156,19 +162,24 @@ Json templateJson() {
 
 std::string trainBpe(std::string_view text, int vocabSize) {
     if (vocabSize < kSmallest || vocabSize > kLargest) {
-        throw Error(ErrorCode::Usage, "vocabulary", "expected a size between " + std::to_string(kSmallest) + " and " + std::to_string(kLargest) + ", found " + std::to_string(vocabSize));
+        throw Error(ErrorCode::Usage, "vocabulary",
+                    "expected a size between " + std::to_string(kSmallest) + " and " + std::to_string(kLargest) + ", found " +
+                        std::to_string(vocabSize));
     }
     if (text.empty()) throw Error(ErrorCode::BadInput, "text", "is empty");
-    if (const auto bad = findInvalidUtf8(text)) throw Error(ErrorCode::BadInput, "text", "is not UTF-8 at byte " + std::to_string(*bad));
+    if (const auto bad = findInvalidUtf8(text))
+        throw Error(ErrorCode::BadInput, "text", "is not UTF-8 at byte " + std::to_string(*bad));
     Trainer trainer(text);
     trainer.train(static_cast<std::size_t>(vocabSize));
 
     Json added = Json::array(), vocabulary = Json::object(), merges = Json::array();
     for (int id = 0; id < 3; ++id) added.push_back(addedTokenJson(id, kSpecialTokens[id]));
     auto& entries = vocabulary.get_ref<Json::object_t&>();
-    for (std::size_t id = 0; id < trainer.tokens().size(); ++id) entries.Json::object_t::Container::emplace_back(trainer.tokens()[id], id);
+    for (std::size_t id = 0; id < trainer.tokens().size(); ++id)
+        entries.Json::object_t::Container::emplace_back(trainer.tokens()[id], id);
     for (const auto& [left, right] : trainer.merges()) {
-        merges.push_back(trainer.tokens()[static_cast<std::size_t>(left)] + " " + trainer.tokens()[static_cast<std::size_t>(right)]);
+        merges.push_back(trainer.tokens()[static_cast<std::size_t>(left)] + " " +
+                         trainer.tokens()[static_cast<std::size_t>(right)]);
     }
     const Json byteLevel = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
     const Json json = {{"version", "1.0"},
@@ -195,7 +206,10 @@ std::string trainBpe(std::string_view text, int vocabSize) {
 void writeTokenizer(const std::filesystem::path& folder, const std::string& tokenizerJson, int maxTokens) {
     writeFileAtomically(folder / "tokenizer.json", tokenizerJson);
     const Json names = {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"pad_token", "<pad>"}};
-    Json config = {{"add_bos_token", true}, {"add_eos_token", false}, {"clean_up_tokenization_spaces", false}, {"model_max_length", maxTokens}};
+    Json config = {{"add_bos_token", true},
+                   {"add_eos_token", false},
+                   {"clean_up_tokenization_spaces", false},
+                   {"model_max_length", maxTokens}};
     config.update(names);
     config["tokenizer_class"] = "PreTrainedTokenizerFast";
     writeJsonFile(folder / "tokenizer_config.json", config);

@@ -35,9 +35,11 @@ std::string fingerprintOf(const std::vector<TokenRow>& rows) {
 }
 
 std::string describe(const fs::path& file, const Dataset& data, const DataOptions& options) {
-    const bool even = std::all_of(data.rows.begin(), data.rows.end(), [&](const TokenRow& row) { return static_cast<int>(row.ids.size()) == options.rowLength; });
-    return file.filename().string() + ": " + formatThousands(static_cast<std::int64_t>(data.rows.size())) + (data.rows.size() == 1 ? " row of " : " rows of ") +
-           (even ? "" : "at most ") + formatThousands(options.rowLength) + " tokens, " + formatThousands(data.tokens) + " tokens";
+    const bool even = std::all_of(data.rows.begin(), data.rows.end(),
+                                  [&](const TokenRow& row) { return static_cast<int>(row.ids.size()) == options.rowLength; });
+    return file.filename().string() + ": " + formatThousands(static_cast<std::int64_t>(data.rows.size())) +
+           (data.rows.size() == 1 ? " row of " : " rows of ") + (even ? "" : "at most ") + formatThousands(options.rowLength) +
+           " tokens, " + formatThousands(data.tokens) + " tokens";
 }
 
 std::ifstream openFile(const fs::path& file) {
@@ -51,25 +53,34 @@ std::ifstream openFile(const fs::path& file) {
 
 [[noreturn]] void tooLarge(const fs::path& file, std::uint64_t needed, std::uint64_t allowed) {
     throw Error(ErrorCode::OutOfMemory, file.string(),
-                "tokenising it needs about " + formatBytes(needed) + " of memory, " + formatBytes(allowed) + " are allowed; read less of it (maxRows, maxBytes) or allow more");
+                "tokenising it needs about " + formatBytes(needed) + " of memory, " + formatBytes(allowed) +
+                    " are allowed; read less of it (maxRows, maxBytes) or allow more");
 }
 
 /// Reads and lays out one file.
 class Loader {
 public:
-    Loader(const fs::path& file, const Tokenizer* tokenizer, std::int64_t vocabSize, const DataOptions& options, const JobContext& job)
-        : m_file(file), m_tokenizer(tokenizer), m_vocabSize(vocabSize), m_options(options), m_job(job), m_builder(options, chunkBos(tokenizer)) {}
+    Loader(const fs::path& file, const Tokenizer* tokenizer, std::int64_t vocabSize, const DataOptions& options,
+           const JobContext& job)
+        : m_file(file), m_tokenizer(tokenizer), m_vocabSize(vocabSize), m_options(options), m_job(job),
+          m_builder(options, chunkBos(tokenizer)) {}
 
     void readText() {
-        if (!m_tokenizer) throw Error(ErrorCode::NotFound, m_file.string(), "is text, but the checkpoint has no tokenizer; give rows with input_ids");
+        if (!m_tokenizer)
+            throw Error(ErrorCode::NotFound, m_file.string(),
+                        "is text, but the checkpoint has no tokenizer; give rows with input_ids");
         std::ifstream in = openFile(m_file);
         const std::uint64_t size = fs::file_size(m_file);
         const std::uint64_t all = m_options.maxBytes ? std::min(size, m_options.maxBytes) : size;
         // With a limit on rows, a beginning of the file is tried first; sixteen bytes per token is far more than text needs.
         std::uint64_t bytes = all;
-        if (m_options.maxRows > 0) bytes = std::min(all, static_cast<std::uint64_t>(m_options.maxRows) * static_cast<std::uint64_t>(m_options.rowLength) * 16 + 65536);
+        if (m_options.maxRows > 0)
+            bytes = std::min(
+                all,
+                static_cast<std::uint64_t>(m_options.maxRows) * static_cast<std::uint64_t>(m_options.rowLength) * 16 + 65536);
         for (;; bytes = std::min(all, bytes * 4)) {
-            if (bytes * kTextBytesPerByte > m_options.maxMemory) tooLarge(m_file, bytes * kTextBytesPerByte, m_options.maxMemory);
+            if (bytes * kTextBytesPerByte > m_options.maxMemory)
+                tooLarge(m_file, bytes * kTextBytesPerByte, m_options.maxMemory);
             m_builder = RowBuilder(m_options, chunkBos(m_tokenizer));
             in.clear();
             in.seekg(0);
@@ -115,7 +126,9 @@ public:
         text.resize(static_cast<std::size_t>(in.gcount()));
         requireUtf8(text, 0);
         const Json json = parseJson(text, m_file.string());
-        if (!json.is_array()) throw Error(ErrorCode::BadInput, m_file.string(), "expected an array of objects (or one object per line in a .jsonl file)");
+        if (!json.is_array())
+            throw Error(ErrorCode::BadInput, m_file.string(),
+                        "expected an array of objects (or one object per line in a .jsonl file)");
         std::size_t index = 0;
         for (const Json& row : json) {
             if (m_builder.full()) break;
@@ -130,16 +143,21 @@ public:
         data.problems = std::move(m_problems);
         data.tokensInText = m_builder.tokensSeen() - m_notText;
         if (m_rejected > static_cast<std::int64_t>(kMaxProblems)) {
-            data.problems.push_back({Severity::Warning, m_file.filename().string(), formatThousands(m_rejected - static_cast<std::int64_t>(kMaxProblems)) + " further lines were rejected", ""});
+            data.problems.push_back(
+                {Severity::Warning, m_file.filename().string(),
+                 formatThousands(m_rejected - static_cast<std::int64_t>(kMaxProblems)) + " further lines were rejected", ""});
         }
         if (m_builder.cutExamples() > 0) {
             data.problems.push_back({Severity::Warning, m_file.filename().string(),
-                                     formatThousands(m_builder.cutExamples()) + " examples were cut to " + formatThousands(m_options.rowLength) + " tokens", "Use longer rows."});
+                                     formatThousands(m_builder.cutExamples()) + " examples were cut to " +
+                                         formatThousands(m_options.rowLength) + " tokens",
+                                     "Use longer rows."});
         }
         if (data.rows.empty()) throw Error(ErrorCode::BadInput, m_file.string(), whyNothing(data));
         for (const TokenRow& row : data.rows) {
             data.tokens += static_cast<std::int64_t>(row.ids.size());
-            data.targets += static_cast<std::int64_t>(row.targets.size()) - std::count(row.targets.begin(), row.targets.end(), kIgnoredTarget);
+            data.targets += static_cast<std::int64_t>(row.targets.size()) -
+                            std::count(row.targets.begin(), row.targets.end(), kIgnoredTarget);
         }
         data.fingerprint = fingerprintOf(data.rows);
         data.description = describe(m_file, data, m_options);
@@ -172,7 +190,8 @@ private:
 
     bool nextLine(std::ifstream& in, std::string& line) {
         if (!std::getline(in, line)) return false;
-        if (line.size() > kMaxLine) throw Error(ErrorCode::BadInput, m_file.string(), "has a line of " + formatBytes(line.size()));
+        if (line.size() > kMaxLine)
+            throw Error(ErrorCode::BadInput, m_file.string(), "has a line of " + formatBytes(line.size()));
         return true;
     }
 
@@ -231,17 +250,20 @@ private:
             if (id >= 0 && id < m_vocabSize) continue;
             m_fatal = true;
             throw Error(ErrorCode::BadInput, m_file.string() + ": " + where,
-                        "token id " + std::to_string(id) + " is outside the model's vocabulary of " + formatThousands(m_vocabSize) + " tokens");
+                        "token id " + std::to_string(id) + " is outside the model's vocabulary of " +
+                            formatThousands(m_vocabSize) + " tokens");
         }
     }
 
     void rejected(const std::string& where, const std::string& reason) {
-        if (++m_rejected <= static_cast<std::int64_t>(kMaxProblems)) m_problems.push_back({Severity::Warning, where, reason, ""});
+        if (++m_rejected <= static_cast<std::int64_t>(kMaxProblems))
+            m_problems.push_back({Severity::Warning, where, reason, ""});
     }
 
     std::string whyNothing(const Dataset& data) const {
         if (m_options.layout == RowLayout::Chunks && data.tokensInText > 0) {
-            return "holds " + formatThousands(data.tokensInText) + " tokens, fewer than one row of " + formatThousands(m_options.rowLength);
+            return "holds " + formatThousands(data.tokensInText) + " tokens, fewer than one row of " +
+                   formatThousands(m_options.rowLength);
         }
         if (data.problems.empty()) return "holds no usable row";
         return "holds no usable row; " + data.problems.front().subject + " " + data.problems.front().message;
@@ -261,14 +283,21 @@ private:
 
 }  // namespace
 
-Dataset loadDataset(const fs::path& file, const Tokenizer* tokenizer, std::int64_t vocabSize, const DataOptions& options, const JobContext& job) {
-    if (options.rowLength < 2) throw Error(ErrorCode::Usage, "rowLength", "a row needs at least 2 tokens, found " + std::to_string(options.rowLength));
+Dataset loadDataset(const fs::path& file, const Tokenizer* tokenizer, std::int64_t vocabSize, const DataOptions& options,
+                    const JobContext& job) {
+    if (options.rowLength < 2)
+        throw Error(ErrorCode::Usage, "rowLength", "a row needs at least 2 tokens, found " + std::to_string(options.rowLength));
     Loader loader(file, tokenizer, vocabSize, options, job);
     const std::string extension = file.extension().string();
-    if (extension == ".txt") loader.readText();
-    else if (extension == ".jsonl") loader.readLines();
-    else if (extension == ".json") loader.readArray();
-    else throw Error(ErrorCode::Unsupported, file.string(), "the extension '" + extension + "' is not understood; expected .txt, .jsonl or .json");
+    if (extension == ".txt")
+        loader.readText();
+    else if (extension == ".jsonl")
+        loader.readLines();
+    else if (extension == ".json")
+        loader.readArray();
+    else
+        throw Error(ErrorCode::Unsupported, file.string(),
+                    "the extension '" + extension + "' is not understood; expected .txt, .jsonl or .json");
     return loader.finish();
 }
 

@@ -13,21 +13,23 @@ namespace resect {
 /// Loss is taken where `targets` is not this.
 inline constexpr std::int64_t kIgnoredTarget = -100;
 
-/// One tokenised example. `targets` has the length of `ids`; targets[t] is the token to be predicted after ids[t], or kIgnoredTarget.
+/// One tokenised example. `targets` has the length of `ids`; targets[t] is the token to be predicted after ids[t],
+/// or kIgnoredTarget.
 struct TokenRow {
     std::vector<std::int64_t> ids;
     std::vector<std::int64_t> targets;
-    std::vector<std::int64_t> documents;  ///< document number within the row (0, 1, ...) per token for packed rows; empty = one document
+    std::vector<std::int64_t> documents;  ///< packed rows: document number of each token, 0, 1, ... in its row; else empty
 };
 
-enum class DataForm { PlainText, JsonLines };
 /// How rows are laid out.
 enum class RowLayout {
-    /// BOS + all text, cut into consecutive rows of `rowLength`, tail dropped, first token of every row replaced by BOS (perplexity).
-    /// Without BOS when the tokenizer does not put one in front of text. The rows of a JSON file are joined, each ended by EOS.
+    /// For perplexity: BOS + all text, cut into consecutive rows of `rowLength`, tail dropped, first token of every row
+    /// replaced by BOS. Without BOS when the tokenizer puts none in front of text. The rows of a JSON file are joined, each
+    /// ended by EOS.
     Chunks,
-    /// Examples one after another in rows of `rowLength`, each attending to itself only; the last row is shorter. An example that does
-    /// not fit into the rest of a row begins a new one; a text longer than a row fills several, an instruction longer than a row is cut.
+    /// Examples one after another in rows of `rowLength`, each attending to itself only; the last row is shorter. An example
+    /// that does not fit into the rest of a row begins a new one; a text longer than a row fills several, an instruction
+    /// longer than a row is cut.
     Packed,
     /// One example per row, at most `rowLength` tokens; a longer text fills several rows, a longer instruction is cut.
     Padded,
@@ -35,40 +37,44 @@ enum class RowLayout {
 
 struct DataOptions {
     RowLayout layout = RowLayout::Chunks;
-    int rowLength = 256;                   ///< tokens per row, at least 2
-    std::int64_t maxRows = 0;              ///< 0 = all; a large file is then read only as far as needed
-    std::uint64_t maxBytes = 0;            ///< read only so many bytes of a text file (a broken last character is dropped); 0 = all
-    bool answersOnly = true;               ///< instruction data: loss on the answer only
-    std::uint64_t maxMemory = 4ull << 30;  ///< refuse with OutOfMemory when the tokenised rows (and a text being tokenised) would need more bytes
+    int rowLength = 256;         ///< tokens per row, at least 2
+    std::int64_t maxRows = 0;    ///< 0 = all; a large file is then read only as far as needed
+    std::uint64_t maxBytes = 0;  ///< read only so many bytes of a text file (a broken last character is dropped); 0 = all
+    bool answersOnly = true;     ///< instruction data: loss on the answer only
+    /// OutOfMemory is thrown early when the tokenised rows, or a text while it is tokenised, would need more bytes.
+    std::uint64_t maxMemory = 4ull << 30;
 };
 
 /// A tokenised data file and what was found in it.
 struct Dataset {
     std::vector<TokenRow> rows;
-    std::int64_t tokens = 0;               ///< in the rows
-    std::int64_t targets = 0;              ///< positions with loss
-    std::int64_t tokensInText = 0;         ///< in what was read, before a tail was dropped or examples were cut; not the BOS in front of a plain text cut into chunks
-    std::string fingerprint;               ///< "sha256:..." of the rows
-    std::string description;               ///< "tinystories-sample.txt: 1,843 rows of 256 tokens, 471,808 tokens"
-    std::vector<Problem> problems;         ///< rejected lines, each with its number and reason (the first 1,000), and cut examples
+    std::int64_t tokens = 0;   ///< in the rows
+    std::int64_t targets = 0;  ///< positions with loss
+    /// In what was read, before a tail was dropped or examples were cut; the BOS before a plain text cut into chunks not
+    /// counted.
+    std::int64_t tokensInText = 0;
+    std::string fingerprint;        ///< "sha256:..." of the rows
+    std::string description;        ///< "tinystories-sample.txt: 1,843 rows of 256 tokens, 471,808 tokens"
+    std::vector<Problem> problems;  ///< rejected lines with number and reason (the first 1,000), and cut examples
 };
 
 /// Reads `.txt`, `.jsonl` (one object per line) or `.json` (an array of objects). What an object holds decides what it is:
 ///
 ///  - `input_ids` (and `labels`, aligned as in Hugging Face, -100 = no loss): taken as they are, no BOS or EOS added
 ///  - `text`: BOS + text + EOS
-///  - `messages` [{"role", "content"}]: "role: content" lines with an empty line between (a plain form, until the chat templates of
-///    checkpoints are supported); the answers are what the assistant says
+///  - `messages` [{"role", "content"}]: "role: content" with an empty line between, a plain form until the chat templates of
+///    checkpoints are supported; the answers are what the assistant says
 ///  - `instruction`, `output` and perhaps `input`: the prompt form of Stanford Alpaca
 ///  - `question`, `answer`: "Question: ...\nAnswer: ..."
 ///  - `prompt` with `completion`, `response` or `answer`: joined by a space unless one of them brings white space
 ///
-/// In a plain text, lines that hold only <|endoftext|> separate documents for Packed and Padded; without them it is one document.
-/// An answer's tokens are those of prompt + answer behind the tokens that it shares with the prompt alone; EOS belongs to the answer.
-/// `tokenizer` may be null when every row is already tokenised. `vocabSize` is the model's; ids are checked against it.
-/// Stopping `job` throws Stopped. Throws NotFound, Usage (rowLength), OutOfMemory, Unsupported (extension), BadInput: empty file, no
-/// usable row, a token id outside [0, vocabSize) naming the line, not UTF-8 naming the byte.
-Dataset loadDataset(const std::filesystem::path& file, const Tokenizer* tokenizer, std::int64_t vocabSize, const DataOptions& options,
-                    const JobContext& job = {});
+/// In a plain text, lines that hold only <|endoftext|> separate documents for Packed and Padded; without them it is one
+/// document. An answer's tokens are those of prompt + answer behind the tokens that it shares with the prompt alone; EOS
+/// belongs to the answer. `tokenizer` may be null when every row is already tokenised. `vocabSize` is the model's.
+///
+/// Throws NotFound, Usage (rowLength), OutOfMemory, Stopped, Unsupported (extension), BadInput: empty file, no usable row,
+/// a token id outside [0, vocabSize) naming the line, not UTF-8 naming the byte.
+Dataset loadDataset(const std::filesystem::path& file, const Tokenizer* tokenizer, std::int64_t vocabSize,
+                    const DataOptions& options, const JobContext& job = {});
 
 }  // namespace resect

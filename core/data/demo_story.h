@@ -8,8 +8,9 @@ namespace resect {
 /// A story of a few sentences, and where in it a question can be asked.
 struct DemoStory {
     std::string text;
-    std::uint64_t combination = 0;  ///< equal for stories about the same plot, people and things; decides between training and held out
-    std::size_t questionEnd = 0;    ///< text up to here is a prompt that `answer` continues; 0 = no question
+    /// Equal for stories about the same plot, people and things; decides between training and held out.
+    std::uint64_t combination = 0;
+    std::size_t questionEnd = 0;  ///< text up to here is a prompt that `answer` continues; 0 = no question
     std::string answer;
 };
 

@@ -44,9 +44,12 @@ public:
             const std::size_t before = out.size();
             // The kind that is furthest behind its share comes next.
             std::uint64_t* kind = stories <= 2 * facts && stories <= 2 * sums ? &stories : facts <= sums ? &facts : &sums;
-            if (kind == &stories) out += story(random, split).text;
-            else if (kind == &facts) addFacts(random, split, out);
-            else addSums(random, split, out);
+            if (kind == &stories)
+                out += story(random, split).text;
+            else if (kind == &facts)
+                addFacts(random, split, out);
+            else
+                addSums(random, split, out);
             out += "\n\n";
             *kind += out.size() - before;
         }
@@ -60,10 +63,12 @@ public:
         const std::size_t third = static_cast<std::size_t>(std::max(count, 0)) / 3;
         std::vector<DemoFact> facts = m_world.facts;
         random.shuffle(facts);
-        for (std::size_t i = 0; i < std::min(third, facts.size()); ++i) tasks.push_back({number("fact", i), facts[i].beginnings[facts[i].heldOut], facts[i].value});
+        for (std::size_t i = 0; i < std::min(third, facts.size()); ++i)
+            tasks.push_back({number("fact", i), facts[i].beginnings[facts[i].heldOut], facts[i].value});
         std::vector<Sum> sums = m_heldOutSums;
         random.shuffle(sums);
-        for (std::size_t i = 0; i < std::min(third, sums.size()); ++i) tasks.push_back({number("sum", i), sums[i].beginning(), sums[i].value()});
+        for (std::size_t i = 0; i < std::min(third, sums.size()); ++i)
+            tasks.push_back({number("sum", i), sums[i].beginning(), sums[i].value()});
         std::set<std::string> seen;
         for (std::size_t i = 0; i < third;) {
             const DemoStory told = story(random, Split::HeldOut);
@@ -92,7 +97,8 @@ private:
 
     bool givesSumAway(const std::string& text) const {
         if (text.find(" minus ") == text.npos) return false;
-        return std::any_of(m_heldOutSums.begin(), m_heldOutSums.end(), [&](const Sum& sum) { return text.find(" " + sum.beginning()) != text.npos; });
+        return std::any_of(m_heldOutSums.begin(), m_heldOutSums.end(),
+                           [&](const Sum& sum) { return text.find(" " + sum.beginning()) != text.npos; });
     }
 
     void addFacts(DemoRandom& random, Split split, std::string& out) const {
@@ -121,7 +127,8 @@ private:
 }  // namespace
 
 DemoText makeDemoText(const DemoTextOptions& options) {
-    if (options.trainBytes == 0 || options.heldOutBytes == 0) throw Error(ErrorCode::Usage, "demo text", "needs at least one byte of training and of held-out text");
+    if (options.trainBytes == 0 || options.heldOutBytes == 0)
+        throw Error(ErrorCode::Usage, "demo text", "needs at least one byte of training and of held-out text");
     if (options.questions < 0) throw Error(ErrorCode::Usage, "demo text", "the number of questions is negative");
     Writer writer(options);
     DemoText text;
@@ -135,7 +142,8 @@ void writeDemoText(const std::filesystem::path& folder, const DemoTextOptions& o
     requireFreeSpace(folder, options.trainBytes + options.heldOutBytes + (1 << 20));
     const DemoText text = makeDemoText(options);
     std::string rows;
-    for (const ExactTask& task : text.questions) rows += Json{{"id", task.id}, {"prompt", task.prompt}, {"answer", task.answer}}.dump() + "\n";
+    for (const ExactTask& task : text.questions)
+        rows += Json{{"id", task.id}, {"prompt", task.prompt}, {"answer", task.answer}}.dump() + "\n";
     StagedFolder staged(folder);
     writeFileAtomically(staged.path() / "train.txt", text.train);
     writeFileAtomically(staged.path() / "heldout.txt", text.heldOut);

@@ -14,8 +14,12 @@ public:
     /// Uniform in [0, count); count > 0.
     std::size_t below(std::size_t count) noexcept;
     int between(int low, int high) noexcept { return low + static_cast<int>(below(static_cast<std::size_t>(high - low + 1))); }
-    template <class List> const auto& pick(const List& list) { return list[below(std::size(list))]; }
-    template <class List> void shuffle(List& list) {
+    template <class List>
+    const auto& pick(const List& list) {
+        return list[below(std::size(list))];
+    }
+    template <class List>
+    void shuffle(List& list) {
         for (std::size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[below(i)]);
     }
 

@@ -45,7 +45,8 @@ Example readTokenised(const Json& row) {
     if (!labels->is_array() || labels->size() != example.ids.size()) reject("'labels' is no array as long as 'input_ids'");
     for (std::size_t i = 0; i < example.ids.size(); ++i) {
         const Json& label = (*labels)[i];
-        if (!label.is_number_integer() || (label != kIgnoredTarget && label != example.ids[i])) reject("'labels' holds neither -100 nor the id at position " + std::to_string(i));
+        if (!label.is_number_integer() || (label != kIgnoredTarget && label != example.ids[i]))
+            reject("'labels' holds neither -100 nor the id at position " + std::to_string(i));
         example.loss[i] = label != kIgnoredTarget;
     }
     example.instruction = true;
@@ -114,10 +115,13 @@ Example readExample(const Json& row) {
         const std::string input = has("input") && !row["input"].is_null() ? textField(row, "input") : "";
         return promptAndAnswer(alpacaPrompt(filledField(row, "instruction"), input), filledField(row, "output"));
     }
-    if (has("question")) return promptAndAnswer("Question: " + filledField(row, "question") + "\nAnswer:", " " + filledField(row, "answer"));
+    if (has("question"))
+        return promptAndAnswer("Question: " + filledField(row, "question") + "\nAnswer:", " " + filledField(row, "answer"));
     if (has("prompt")) {
         const std::string& prompt = filledField(row, "prompt");
-        const std::string& answer = filledField(row, has("completion") ? "completion" : has("response") ? "response" : "answer");
+        const std::string& answer = filledField(row, has("completion") ? "completion"
+                                                     : has("response") ? "response"
+                                                                       : "answer");
         return promptAndAnswer(prompt, joinedBySpace(prompt, answer));
     }
     reject("has none of text, input_ids, messages, instruction, question, prompt");
@@ -138,7 +142,8 @@ void tokenizeExample(Example& example, const Tokenizer* tokenizer, bool answersO
         text += part.text;
         std::vector<std::int64_t> ids = tokenizer->encode(text);
         if (eos && ids.size() > 1 && ids.back() == *eos) ids.pop_back();
-        const std::size_t shared = static_cast<std::size_t>(std::mismatch(previous.begin(), previous.end(), ids.begin(), ids.end()).first - previous.begin());
+        const std::size_t shared = static_cast<std::size_t>(
+            std::mismatch(previous.begin(), previous.end(), ids.begin(), ids.end()).first - previous.begin());
         if (!ends.empty()) ends.back() = shared;
         ends.push_back(ids.size());
         previous = std::move(ids);

@@ -17,7 +17,8 @@ struct Surroundings {
 };
 
 std::int64_t pairedId(const Json& pair, const std::string& subject) {
-    if (!pair.is_array() || pair.size() != 2 || !pair[1].is_number_integer()) throw Error(ErrorCode::BadInput, subject, "expected [token, id]");
+    if (!pair.is_array() || pair.size() != 2 || !pair[1].is_number_integer())
+        throw Error(ErrorCode::BadInput, subject, "expected [token, id]");
     return pair[1].get<std::int64_t>();
 }
 
@@ -33,14 +34,16 @@ Surroundings readTemplate(const Json& json, const std::string& subject) {
             textSeen = true;
             continue;
         }
-        if (!piece.is_object() || !piece.contains("SpecialToken")) throw Error(ErrorCode::BadInput, where, "expected 'SpecialToken' or 'Sequence'");
+        if (!piece.is_object() || !piece.contains("SpecialToken"))
+            throw Error(ErrorCode::BadInput, where, "expected 'SpecialToken' or 'Sequence'");
         const std::string name = stringField(piece["SpecialToken"], "id", where);
         const auto specials = json.find("special_tokens");
         if (specials == json.end() || !specials->is_object() || !specials->contains(name)) {
             throw Error(ErrorCode::BadInput, where, "'" + name + "' is not among special_tokens");
         }
         for (const Json& id : stepsOf((*specials)[name], "ids", subject + ".special_tokens." + name)) {
-            if (!id.is_number_integer()) throw Error(ErrorCode::BadInput, subject + ".special_tokens." + name, "expected integer ids");
+            if (!id.is_number_integer())
+                throw Error(ErrorCode::BadInput, subject + ".special_tokens." + name, "expected integer ids");
             (textSeen ? around.after : around.before).push_back(id.get<std::int64_t>());
         }
     }
@@ -59,7 +62,8 @@ Surroundings readPostProcessor(const Json& json, const std::string& subject) {
     if (type == "TemplateProcessing") return readTemplate(json, subject);
     if (type == "BertProcessing" || type == "RobertaProcessing") {
         requireKnownFields(json, {"type", "sep", "cls", "trim_offsets", "add_prefix_space"}, subject);
-        return {{pairedId(json.value("cls", Json()), subject + ".cls")}, {pairedId(json.value("sep", Json()), subject + ".sep")}};
+        return {{pairedId(json.value("cls", Json()), subject + ".cls")},
+                {pairedId(json.value("sep", Json()), subject + ".sep")}};
     }
     if (type == "Sequence") {
         requireKnownFields(json, {"type", "processors"}, subject);
@@ -77,13 +81,18 @@ Surroundings readPostProcessor(const Json& json, const std::string& subject) {
 
 BpeModel readModel(TokenizerFile& file, const std::string& subject) {
     const auto found = file.json.find("model");
-    if (found == file.json.end() || !found->is_object()) throw Error(ErrorCode::BadInput, subject, "expected an object 'model'");
+    if (found == file.json.end() || !found->is_object())
+        throw Error(ErrorCode::BadInput, subject, "expected an object 'model'");
     const Json& model = *found;
     const std::string where = subject + ": model";
     const std::string type = stringField(model, "type", where, "");
     if (type.empty() && file.merges.empty()) throw Error(ErrorCode::BadInput, where + ".type", "is missing");
-    if (!type.empty() && type != "BPE") throw Error(ErrorCode::Unsupported, where, "the model type '" + type + "' is not supported, only BPE");
-    requireKnownFields(model, {"type", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges"}, where);
+    if (!type.empty() && type != "BPE")
+        throw Error(ErrorCode::Unsupported, where, "the model type '" + type + "' is not supported, only BPE");
+    requireKnownFields(
+        model,
+        {"type", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges"},
+        where);
     if (file.vocabulary.empty()) throw Error(ErrorCode::BadInput, where + ".vocab", "is missing or empty");
     BpeOptions options;
     options.unknownToken = stringField(model, "unk_token", where, "");
@@ -102,14 +111,19 @@ struct StringHash {
 
 /// Tokens of words seen before. One encode() at a time uses the shared one; another that runs beside it has its own.
 using WordCache = std::unordered_map<std::string, std::vector<std::int32_t>, StringHash, std::equal_to<>>;
+constexpr std::size_t kMaxText = 1 << 30;  // positions are 32-bit in ICU and in the merging
 constexpr std::size_t kMaxCachedWords = 1 << 16;
 constexpr std::size_t kMaxCachedWordBytes = 128;
 
 class HfTokenizer final : public Tokenizer {
 public:
-    HfTokenizer(TokenizerFile file, const SpecialTokenNames& names, const std::string& subject) : m_model(readModel(file, subject)) {
+    HfTokenizer(TokenizerFile file, const SpecialTokenNames& names, const std::string& subject)
+        : m_model(readModel(file, subject)) {
         const Json& json = file.json;
-        requireKnownFields(json, {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"}, subject + ": ");
+        requireKnownFields(json,
+                           {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+                            "decoder", "model"},
+                           subject + ": ");
         const auto part = [&](const char* name) { return json.value(name, Json()); };
         m_normalizer = readNormalizer(part("normalizer"), subject + ": normalizer");
         m_preTokenizer = readPreTokenizer(part("pre_tokenizer"), subject + ": pre_tokenizer");
@@ -120,19 +134,25 @@ public:
         readAddedTokens(part("added_tokens"), subject);
         for (const auto* ids : {&m_around.before, &m_around.after}) {
             for (const std::int64_t id : *ids) {
-                if (!tokenText(id)) throw Error(ErrorCode::BadInput, subject + ": post_processor", "token id " + std::to_string(id) + " does not exist");
+                if (!tokenText(id))
+                    throw Error(ErrorCode::BadInput, subject + ": post_processor",
+                                "token id " + std::to_string(id) + " does not exist");
             }
         }
         nameSpecialTokens(names);
     }
 
     std::vector<std::int64_t> encode(std::string_view text, SpecialTokens special) const override {
+        if (text.size() > kMaxText) throw Error(ErrorCode::BadInput, "text", "is longer than 1 GB; encode it in parts");
         std::string repaired;
         if (findInvalidUtf8(text)) text = repaired = replaceInvalidUtf8(text);
         Work work(*this);
         for (const auto& segment : m_rawTokens.split(text)) {
-            if (segment.id >= 0) work.ids.push_back(static_cast<std::int32_t>(segment.id));
-            else encodeSegment(text.substr(segment.range.begin, segment.range.end - segment.range.begin), segment.range.begin == 0, work);
+            if (segment.id >= 0)
+                work.ids.push_back(static_cast<std::int32_t>(segment.id));
+            else
+                encodeSegment(text.substr(segment.range.begin, segment.range.end - segment.range.begin),
+                              segment.range.begin == 0, work);
         }
         std::vector<std::int64_t> ids;
         ids.reserve(work.ids.size() + m_around.before.size() + m_around.after.size());
@@ -177,7 +197,8 @@ public:
 
 private:
     struct Work {
-        explicit Work(const HfTokenizer& tokenizer) : lock(tokenizer.m_cacheMutex, std::try_to_lock), cache(lock ? tokenizer.m_cache : ownCache) {}
+        explicit Work(const HfTokenizer& tokenizer)
+            : lock(tokenizer.m_cacheMutex, std::try_to_lock), cache(lock ? tokenizer.m_cache : ownCache) {}
         std::unique_lock<std::mutex> lock;
         WordCache ownCache;
         WordCache& cache;
@@ -193,8 +214,9 @@ private:
             AddedToken token = readAddedToken(entry, -1, subject + ": added_tokens[" + std::to_string(index++) + "]");
             if (token.content.empty()) continue;
             if (const std::int32_t known = m_model.idOf(token.content); known >= 0 && known != token.id) {
-                log(LogLevel::Warning, subject + ": added token '" + token.content + "' is numbered " + std::to_string(token.id) +
-                                           ", but the vocabulary's " + std::to_string(known) + " counts");
+                log(LogLevel::Warning, subject + ": added token '" + token.content + "' is numbered " +
+                                           std::to_string(token.id) + ", but the vocabulary's " + std::to_string(known) +
+                                           " counts");
                 token.id = known;
             }
             m_vocabSize = std::max(m_vocabSize, token.id + 1);
@@ -223,8 +245,11 @@ private:
         if (m_normalizer) m_normalizer->apply(text);
         if (m_normalizedTokens.empty()) return encodeText(std::move(text), atStart, work);
         for (const auto& part : m_normalizedTokens.split(text)) {
-            if (part.id >= 0) work.ids.push_back(static_cast<std::int32_t>(part.id));
-            else encodeText(text.substr(part.range.begin, part.range.end - part.range.begin), atStart && part.range.begin == 0, work);
+            if (part.id >= 0)
+                work.ids.push_back(static_cast<std::int32_t>(part.id));
+            else
+                encodeText(text.substr(part.range.begin, part.range.end - part.range.begin), atStart && part.range.begin == 0,
+                           work);
         }
     }
 
@@ -248,7 +273,8 @@ private:
         const std::size_t from = work.ids.size();
         m_model.encode(word, work.workspace, work.ids);
         if (work.cache.size() < kMaxCachedWords) {
-            work.cache.emplace(std::string(word), std::vector<std::int32_t>(work.ids.begin() + static_cast<std::ptrdiff_t>(from), work.ids.end()));
+            work.cache.emplace(std::string(word),
+                               std::vector<std::int32_t>(work.ids.begin() + static_cast<std::ptrdiff_t>(from), work.ids.end()));
         }
     }
 

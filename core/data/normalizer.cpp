@@ -76,7 +76,8 @@ bool withoutEffect(const Json& value) {
 void requireKnownFields(const Json& part, std::initializer_list<std::string_view> known, const std::string& subject) {
     for (const auto& [key, value] : part.items()) {
         if (std::find(known.begin(), known.end(), key) != known.end() || withoutEffect(value)) continue;
-        throw Error(ErrorCode::Unsupported, subject + "." + key, "this field is not known, so that its effect would be missing");
+        throw Error(ErrorCode::Unsupported, subject + (subject.ends_with(' ') ? "" : ".") + key,
+                    "this field is not known, so that its effect would be missing");
     }
 }
 
@@ -84,14 +85,16 @@ TextPattern readPattern(const Json& step, const std::string& subject) {
     const auto pattern = step.find("pattern");
     if (pattern != step.end() && pattern->is_object() && pattern->size() == 1) {
         if (pattern->contains("String")) return TextPattern::literal(stringField(*pattern, "String", subject + ".pattern"));
-        if (pattern->contains("Regex")) return TextPattern::regex(stringField(*pattern, "Regex", subject + ".pattern"), subject + ".pattern");
+        if (pattern->contains("Regex"))
+            return TextPattern::regex(stringField(*pattern, "Regex", subject + ".pattern"), subject + ".pattern");
     }
     throw Error(ErrorCode::BadInput, subject + ".pattern", "expected an object with 'String' or 'Regex'");
 }
 
 const Json& stepsOf(const Json& object, const char* field, const std::string& subject) {
     const auto found = object.find(field);
-    if (found == object.end() || !found->is_array()) throw Error(ErrorCode::BadInput, subject + "." + field, "expected an array");
+    if (found == object.end() || !found->is_array())
+        throw Error(ErrorCode::BadInput, subject + "." + field, "expected an array");
     return *found;
 }
 
@@ -130,7 +133,8 @@ std::unique_ptr<Normalizer> readNormalizer(const Json& json, const std::string& 
     }
     if (type == "Strip") {
         requireKnownFields(json, {"type", "strip_left", "strip_right"}, subject);
-        return std::make_unique<StripSpace>(boolField(json, "strip_left", subject, true), boolField(json, "strip_right", subject, true));
+        return std::make_unique<StripSpace>(boolField(json, "strip_left", subject, true),
+                                            boolField(json, "strip_right", subject, true));
     }
     throw Error(ErrorCode::Unsupported, subject, "the normalizer '" + type + "' is not supported");
 }

@@ -41,37 +41,45 @@ void appendSplit(const std::vector<Part>& parts, SplitBehavior behavior, std::ve
     const std::size_t first = out.size();
     bool previousMatched = false;
     switch (behavior) {
-        case SplitBehavior::Removed:
-            for (const Part& part : parts) if (!part.match) out.push_back(part.range);
-            return;
-        case SplitBehavior::Isolated:
-            for (const Part& part : parts) out.push_back(part.range);
-            return;
-        case SplitBehavior::Contiguous:
-            for (const Part& part : parts) {
-                if (out.size() > first && part.match == previousMatched) out.back().end = part.range.end;
-                else out.push_back(part.range);
-                previousMatched = part.match;
-            }
-            return;
-        case SplitBehavior::MergedWithPrevious:
-            for (const Part& part : parts) {
-                if (part.match && !previousMatched && out.size() > first) out.back().end = part.range.end;
-                else out.push_back(part.range);
-                previousMatched = part.match;
-            }
-            return;
-        case SplitBehavior::MergedWithNext:
-            for (const Part& part : parts) {
-                if (!part.match && previousMatched && out.size() > first) out.back().end = part.range.end;
-                else out.push_back(part.range);
-                previousMatched = part.match;
-            }
-            return;
+    case SplitBehavior::Removed:
+        for (const Part& part : parts)
+            if (!part.match) out.push_back(part.range);
+        return;
+    case SplitBehavior::Isolated:
+        for (const Part& part : parts) out.push_back(part.range);
+        return;
+    case SplitBehavior::Contiguous:
+        for (const Part& part : parts) {
+            if (out.size() > first && part.match == previousMatched)
+                out.back().end = part.range.end;
+            else
+                out.push_back(part.range);
+            previousMatched = part.match;
+        }
+        return;
+    case SplitBehavior::MergedWithPrevious:
+        for (const Part& part : parts) {
+            if (part.match && !previousMatched && out.size() > first)
+                out.back().end = part.range.end;
+            else
+                out.push_back(part.range);
+            previousMatched = part.match;
+        }
+        return;
+    case SplitBehavior::MergedWithNext:
+        for (const Part& part : parts) {
+            if (!part.match && previousMatched && out.size() > first)
+                out.back().end = part.range.end;
+            else
+                out.push_back(part.range);
+            previousMatched = part.match;
+        }
+        return;
     }
 }
 
-void splitWords(Words& words, const std::function<std::vector<ByteRange>(std::string_view)>& matches, SplitBehavior behavior, bool invert) {
+void splitWords(Words& words, const std::function<std::vector<ByteRange>(std::string_view)>& matches, SplitBehavior behavior,
+                bool invert) {
     std::vector<ByteRange> ranges;
     for (const ByteRange& range : words.ranges) {
         const std::string_view text = std::string_view(words.text).substr(range.begin, range.end - range.begin);
@@ -103,7 +111,8 @@ struct SplitByPattern final : PreTokenizer {
     SplitByPattern(TextPattern pattern, SplitBehavior behavior, bool invert)
         : m_pattern(std::move(pattern)), m_behavior(behavior), m_invert(invert) {}
     void apply(Words& words) const override {
-        splitWords(words, [this](std::string_view text) { return m_pattern.matches(text); }, m_behavior, m_invert);
+        splitWords(
+            words, [this](std::string_view text) { return m_pattern.matches(text); }, m_behavior, m_invert);
     }
     TextPattern m_pattern;
     SplitBehavior m_behavior;
@@ -131,7 +140,8 @@ struct ByteLevel final : PreTokenizer {
         // The word pattern of GPT-2 (Radford et al. 2019).
         if (useRegex) {
             m_pattern = std::make_unique<SplitByPattern>(
-                TextPattern::regex(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", "ByteLevel"),
+                TextPattern::regex(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
+                                   "ByteLevel"),
                 SplitBehavior::Isolated, false);
         }
     }
@@ -156,15 +166,19 @@ struct Metaspace final : PreTokenizer {
         const bool atStart = words.atStart;
         rewriteWords(words, [&](std::string_view word, bool first, std::string& out) {
             const bool marked = word.starts_with(replacement) || word.starts_with(' ');
-            if (!marked && (scheme == PrependScheme::Always || (scheme == PrependScheme::First && first && atStart))) out += replacement;
+            if (!marked && (scheme == PrependScheme::Always || (scheme == PrependScheme::First && first && atStart)))
+                out += replacement;
             for (const char c : word) {
-                if (c == ' ') out += replacement;
-                else out += c;
+                if (c == ' ')
+                    out += replacement;
+                else
+                    out += c;
             }
         });
         if (!split) return;
         const TextPattern pattern = TextPattern::literal(replacement);
-        splitWords(words, [&](std::string_view text) { return pattern.matches(text); }, SplitBehavior::MergedWithNext, false);
+        splitWords(
+            words, [&](std::string_view text) { return pattern.matches(text); }, SplitBehavior::MergedWithNext, false);
     }
     std::string replacement;
     PrependScheme scheme = PrependScheme::Always;
@@ -184,11 +198,16 @@ std::unique_ptr<PreTokenizer> readMetaspace(const Json& json, const std::string&
     metaspace->replacement = stringField(json, "replacement", subject, "\xE2\x96\x81");
     metaspace->split = boolField(json, "split", subject, true);
     const std::string scheme = stringField(json, "prepend_scheme", subject, "");
-    if (scheme == "always") metaspace->scheme = PrependScheme::Always;
-    else if (scheme == "first") metaspace->scheme = PrependScheme::First;
-    else if (scheme == "never") metaspace->scheme = PrependScheme::Never;
-    else if (scheme.empty()) metaspace->scheme = boolField(json, "add_prefix_space", subject, true) ? PrependScheme::Always : PrependScheme::Never;
-    else throw Error(ErrorCode::Unsupported, subject + ".prepend_scheme", "'" + scheme + "' is not supported");
+    if (scheme == "always")
+        metaspace->scheme = PrependScheme::Always;
+    else if (scheme == "first")
+        metaspace->scheme = PrependScheme::First;
+    else if (scheme == "never")
+        metaspace->scheme = PrependScheme::Never;
+    else if (scheme.empty())
+        metaspace->scheme = boolField(json, "add_prefix_space", subject, true) ? PrependScheme::Always : PrependScheme::Never;
+    else
+        throw Error(ErrorCode::Unsupported, subject + ".prepend_scheme", "'" + scheme + "' is not supported");
     return metaspace;
 }
 
@@ -210,17 +229,20 @@ std::unique_ptr<PreTokenizer> readPreTokenizer(const Json& json, const std::stri
     }
     if (type == "ByteLevel") {
         requireKnownFields(json, {"type", "add_prefix_space", "trim_offsets", "use_regex"}, subject);
-        return std::make_unique<ByteLevel>(boolField(json, "add_prefix_space", subject, true), boolField(json, "use_regex", subject, true));
+        return std::make_unique<ByteLevel>(boolField(json, "add_prefix_space", subject, true),
+                                           boolField(json, "use_regex", subject, true));
     }
     if (type == "Split") {
         requireKnownFields(json, {"type", "pattern", "behavior", "invert"}, subject);
-        return std::make_unique<SplitByPattern>(readPattern(json, subject), readBehavior(stringField(json, "behavior", subject), subject),
+        return std::make_unique<SplitByPattern>(readPattern(json, subject),
+                                                readBehavior(stringField(json, "behavior", subject), subject),
                                                 boolField(json, "invert", subject, false));
     }
     if (type == "Digits") {
         requireKnownFields(json, {"type", "individual_digits"}, subject);
-        return std::make_unique<SplitByClass>(
-            isNumeric, boolField(json, "individual_digits", subject, false) ? SplitBehavior::Isolated : SplitBehavior::Contiguous);
+        return std::make_unique<SplitByClass>(isNumeric, boolField(json, "individual_digits", subject, false)
+                                                             ? SplitBehavior::Isolated
+                                                             : SplitBehavior::Contiguous);
     }
     if (type == "Metaspace") return readMetaspace(json, subject);
     if (type == "Whitespace") {
@@ -233,7 +255,8 @@ std::unique_ptr<PreTokenizer> readPreTokenizer(const Json& json, const std::stri
     }
     if (type == "Punctuation") {
         requireKnownFields(json, {"type", "behavior"}, subject);
-        return std::make_unique<SplitByClass>(isPunctuation, readBehavior(stringField(json, "behavior", subject, "Isolated"), subject));
+        return std::make_unique<SplitByClass>(isPunctuation,
+                                              readBehavior(stringField(json, "behavior", subject, "Isolated"), subject));
     }
     throw Error(ErrorCode::Unsupported, subject, "the pre-tokenizer '" + type + "' is not supported");
 }

@@ -29,7 +29,8 @@ void RowBuilder::cutChunks() {
     std::size_t from = 0;
     for (; from + length <= m_open.ids.size() && !full(); from += length) {
         const auto begin = static_cast<std::ptrdiff_t>(from), end = static_cast<std::ptrdiff_t>(from + length);
-        Tokens row{{m_open.ids.begin() + begin, m_open.ids.begin() + end}, {m_open.loss.begin() + begin, m_open.loss.begin() + end}};
+        Tokens row{{m_open.ids.begin() + begin, m_open.ids.begin() + end},
+                   {m_open.loss.begin() + begin, m_open.loss.begin() + end}};
         if (m_bos) row.ids.front() = *m_bos;
         addRow(row, {});
     }
@@ -44,7 +45,9 @@ void RowBuilder::flushPacked() {
 }
 
 void RowBuilder::place(const Example& example, std::size_t begin, std::size_t end) {
-    if (m_options.layout == RowLayout::Packed && m_open.ids.size() + end - begin > static_cast<std::size_t>(m_options.rowLength)) flushPacked();
+    if (m_options.layout == RowLayout::Packed &&
+        m_open.ids.size() + end - begin > static_cast<std::size_t>(m_options.rowLength))
+        flushPacked();
     const std::int64_t document = m_openDocuments.empty() ? 0 : m_openDocuments.back() + 1;
     for (std::size_t i = begin; i < end; ++i) {
         m_open.ids.push_back(example.ids[i]);
@@ -69,12 +72,14 @@ std::optional<std::string> RowBuilder::add(const Example& example) {
     }
     // A row of one token predicts nothing, so that the last token of a long text may be lost with it.
     const auto predicts = [&](std::size_t begin, std::size_t end) {
-        return end - begin >= 2 && std::find(example.loss.begin() + static_cast<std::ptrdiff_t>(begin) + 1, example.loss.begin() + static_cast<std::ptrdiff_t>(end), true) !=
-                                       example.loss.begin() + static_cast<std::ptrdiff_t>(end);
+        return end - begin >= 2 && std::find(example.loss.begin() + static_cast<std::ptrdiff_t>(begin) + 1,
+                                             example.loss.begin() + static_cast<std::ptrdiff_t>(end),
+                                             true) != example.loss.begin() + static_cast<std::ptrdiff_t>(end);
     };
     const std::size_t first = std::min(length, example.ids.size());
     if (!predicts(0, first)) {
-        return example.ids.size() > length ? "has its answer behind token " + std::to_string(length) + ", where the row ends" : "has nothing to predict";
+        return example.ids.size() > length ? "has its answer behind token " + std::to_string(length) + ", where the row ends"
+                                           : "has nothing to predict";
     }
     if (example.ids.size() > length && example.instruction) ++m_cutExamples;
     const std::size_t end = example.instruction ? first : example.ids.size();

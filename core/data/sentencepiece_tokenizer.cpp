@@ -15,7 +15,8 @@ namespace resect {
 
 void requireTokenId(std::int64_t id, std::int64_t vocabSize) {
     if (id >= 0 && id < vocabSize) return;
-    throw Error(ErrorCode::BadInput, "token id " + std::to_string(id), "is outside the vocabulary of " + std::to_string(vocabSize) + " tokens");
+    throw Error(ErrorCode::BadInput, "token id " + std::to_string(id),
+                "is outside the vocabulary of " + std::to_string(vocabSize) + " tokens");
 }
 
 std::string showBytes(std::string_view bytes) {
@@ -32,7 +33,8 @@ std::string showBytes(std::string_view bytes) {
 }
 
 std::string showSentencePiece(std::string_view token) {
-    if (const auto byte = byteFallbackToken(token)) return *byte < 0x80 ? std::string(1, static_cast<char>(*byte)) : std::string(token);
+    if (const auto byte = byteFallbackToken(token))
+        return *byte < 0x80 ? std::string(1, static_cast<char>(*byte)) : std::string(token);
     static constexpr std::string_view kMarker = "\xE2\x96\x81";
     std::string out(token);
     for (auto at = out.find(kMarker); at != std::string::npos; at = out.find(kMarker, at)) out.replace(at, kMarker.size(), " ");
@@ -45,7 +47,8 @@ class SentencePieceTokenizer final : public Tokenizer {
 public:
     SentencePieceTokenizer(const std::string& model, const SpecialTokenNames& names, const std::string& subject) {
         const auto status = m_processor.LoadFromSerializedProto(model);
-        if (!status.ok()) throw Error(ErrorCode::BadInput, subject, std::string("is no SentencePiece model: ") + status.message());
+        if (!status.ok())
+            throw Error(ErrorCode::BadInput, subject, std::string("is no SentencePiece model: ") + status.message());
         m_vocabSize = m_processor.GetPieceSize();
         for (int id = 0; id < m_processor.GetPieceSize(); ++id) {
             if (!m_processor.IsControl(id) && !m_processor.IsUnknown(id)) continue;
@@ -112,7 +115,8 @@ private:
     /// What Hugging Face's converter writes for such a model: the dummy space of the first token is taken away again.
     Json decoderJson() const {
         std::vector<std::string> pieces;
-        const bool dummySpace = m_processor.Encode("a", &pieces).ok() && !pieces.empty() && pieces.front().starts_with("\xE2\x96\x81");
+        const bool dummySpace =
+            m_processor.Encode("a", &pieces).ok() && !pieces.empty() && pieces.front().starts_with("\xE2\x96\x81");
         Json steps = Json::array({{{"type", "Replace"}, {"pattern", {{"String", "\xE2\x96\x81"}}}, {"content", " "}},
                                   {{"type", "ByteFallback"}},
                                   {{"type", "Fuse"}}});
@@ -143,7 +147,8 @@ bool looksLikeTiktoken(std::string_view content) {
     if (space == line.npos || space == 0 || space + 1 == line.size()) return false;
     const auto isBase64 = [](unsigned char c) { return std::isalnum(c) || c == '+' || c == '/' || c == '='; };
     return std::all_of(line.begin(), line.begin() + static_cast<std::ptrdiff_t>(space), isBase64) &&
-           std::all_of(line.begin() + static_cast<std::ptrdiff_t>(space) + 1, line.end(), [](unsigned char c) { return std::isdigit(c) || c == '\r'; });
+           std::all_of(line.begin() + static_cast<std::ptrdiff_t>(space) + 1, line.end(),
+                       [](unsigned char c) { return std::isdigit(c) || c == '\r'; });
 }
 
 }  // namespace
@@ -152,7 +157,8 @@ std::unique_ptr<Tokenizer> Tokenizer::fromSentencePiece(const std::filesystem::p
     const std::string content = readFile(file);
     if (looksLikeTiktoken(content)) {
         throw Error(ErrorCode::Unsupported, file.string(),
-                    "is a tiktoken rank file, which lacks the word pattern and the special tokens; put the model's tokenizer.json beside it");
+                    "is a tiktoken rank file, which lacks the word pattern and the special tokens; put the model's "
+                    "tokenizer.json beside it");
     }
     return std::make_unique<SentencePieceTokenizer>(content, readSpecialTokenNames(file.parent_path()), file.string());
 }

@@ -41,12 +41,14 @@ std::vector<std::string> choicesOf(const Json& row) {
 
 std::vector<ChoiceOption> blankOptions(const std::string& sentence, const std::vector<std::string>& choices) {
     const auto blank = sentence.find('_');
-    if (blank == sentence.npos || sentence.find('_', blank + 1) != sentence.npos) reject("'sentence' has not exactly one blank '_'");
+    if (blank == sentence.npos || sentence.find('_', blank + 1) != sentence.npos)
+        reject("'sentence' has not exactly one blank '_'");
     const std::string rest = sentence.substr(blank + 1);
     const auto word = rest.find_first_not_of(' ');
     if (word == rest.npos) reject("'sentence' ends with its blank, so that nothing is left to score");
     std::vector<ChoiceOption> options;
-    for (const std::string& choice : choices) options.push_back(option(sentence.substr(0, blank) + choice, " " + rest.substr(word), choice));
+    for (const std::string& choice : choices)
+        options.push_back(option(sentence.substr(0, blank) + choice, " " + rest.substr(word), choice));
     return options;
 }
 
@@ -64,7 +66,8 @@ ChoiceTask readChoices(const Json& row) {
     const auto answer = row.find("answer");
     if (answer == row.end() || !answer->is_number_integer()) reject("'answer' is missing or no index");
     const auto index = answer->get<std::int64_t>();
-    if (index < 0 || index >= static_cast<std::int64_t>(choices.size())) reject("'answer' is " + std::to_string(index) + ", but there are " + std::to_string(choices.size()) + " choices");
+    if (index < 0 || index >= static_cast<std::int64_t>(choices.size()))
+        reject("'answer' is " + std::to_string(index) + ", but there are " + std::to_string(choices.size()) + " choices");
     task.answer = static_cast<int>(index);
     return task;
 }
@@ -117,7 +120,8 @@ std::string fingerprintOf(const TaskFile& file) {
 TaskFile loadTasks(const std::filesystem::path& path, std::int64_t maxTasks) {
     const std::string text = readFile(path);
     if (text.empty()) throw Error(ErrorCode::BadInput, path.string(), "is empty");
-    if (const auto bad = findInvalidUtf8(text)) throw Error(ErrorCode::BadInput, path.string(), "is not UTF-8 at byte " + std::to_string(*bad));
+    if (const auto bad = findInvalidUtf8(text))
+        throw Error(ErrorCode::BadInput, path.string(), "is not UTF-8 at byte " + std::to_string(*bad));
     TaskFile file;
     file.name = path.stem().string();
     std::int64_t number = 0;
@@ -137,23 +141,28 @@ TaskFile loadTasks(const std::filesystem::path& path, std::int64_t maxTasks) {
         }
     }
     if (file.choices.empty() && file.exact.empty()) {
-        const std::string why = file.problems.empty() ? "" : "; " + file.problems.front().subject + " " + file.problems.front().message;
+        const std::string why =
+            file.problems.empty() ? "" : "; " + file.problems.front().subject + " " + file.problems.front().message;
         throw Error(ErrorCode::BadInput, path.string(), "holds no usable task" + why);
     }
     file.fingerprint = fingerprintOf(file);
     return file;
 }
 
-ScoredTokens scoredTokens(const Tokenizer& tokenizer, const std::string& context, const std::string& continuation, ContextStart start, std::int64_t maxTokens) {
+ScoredTokens scoredTokens(const Tokenizer& tokenizer, const std::string& context, const std::string& continuation,
+                          ContextStart start, std::int64_t maxTokens) {
     const std::size_t kept = context.find_last_not_of(" \t\n\r") == context.npos ? 0 : context.find_last_not_of(" \t\n\r") + 1;
     const std::string head = context.substr(0, kept), tail = context.substr(kept) + continuation;
     ScoredTokens scored;
     scored.ids = tokenizer.encode(head + tail, SpecialTokens::Omit);
     scored.contextTokens = head.empty() ? 0 : tokenizer.encode(head, SpecialTokens::Omit).size();
-    if (scored.ids.size() <= scored.contextTokens) throw Error(ErrorCode::BadInput, "'" + continuation + "'", "adds no token to its context");
+    if (scored.ids.size() <= scored.contextTokens)
+        throw Error(ErrorCode::BadInput, "'" + continuation + "'", "adds no token to its context");
     const auto first = tokenizer.bosId() ? tokenizer.bosId() : tokenizer.eosId();
     const bool needed = scored.contextTokens == 0;
-    if (needed && !first) throw Error(ErrorCode::BadInput, "'" + continuation + "'", "has no context, and the tokenizer has neither BOS nor EOS to put in front");
+    if (needed && !first)
+        throw Error(ErrorCode::BadInput, "'" + continuation + "'",
+                    "has no context, and the tokenizer has neither BOS nor EOS to put in front");
     if (needed || (start == ContextStart::Bos && tokenizer.bosId())) {
         scored.ids.insert(scored.ids.begin(), *first);
         ++scored.contextTokens;

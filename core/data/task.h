@@ -32,11 +32,11 @@ struct ExactTask {
 };
 
 struct TaskFile {
-    std::string name;                   ///< file name without extension
+    std::string name;  ///< file name without extension
     std::vector<ChoiceTask> choices;
     std::vector<ExactTask> exact;
-    std::string fingerprint;            ///< "sha256:..." of the tasks
-    std::vector<Problem> problems;      ///< rejected lines, each with its number and reason
+    std::string fingerprint;        ///< "sha256:..." of the tasks
+    std::vector<Problem> problems;  ///< rejected lines, each with its number and reason
 };
 
 /// Reads a .jsonl of tasks, one form of row per file or mixed; contexts as lm-evaluation-harness writes them:
@@ -44,7 +44,8 @@ struct TaskFile {
 ///  - `question`, `choices`, `answer` (index): "Question: <question>\nAnswer:" + " <choice>" (ARC, OpenBookQA, Social IQa)
 ///  - `goal`, `choices`, `answer`: "Question: <goal>\nAnswer:" + " <choice>" (PIQA)
 ///  - `context`, `choices`, `answer`: the context + " <choice>" (HellaSwag)
-///  - `sentence` with one "_", `choices`, `answer`: the choice in place of the blank ends the context, the rest of the sentence is scored (WinoGrande)
+///  - `sentence` with one "_", `choices`, `answer`: the choice in place of the blank ends the context, and the rest of the
+///    sentence is scored (WinoGrande)
 ///  - `question`, `answer` true or false: "Question: <question>\nAnswer:" + " no" or " yes" (BoolQ)
 ///  - `prompt`, `answer` (a text): an exact-answer row
 ///
@@ -60,10 +61,11 @@ struct ScoredTokens {
 enum class ContextStart { Plain, Bos };
 
 /// Tokens as in lm-evaluation-harness: spaces at the end of the context move to the continuation; continuation tokens are
-/// encode(context + continuation) behind the first len(encode(context)); no special tokens, but with ContextStart::Bos the tokenizer's BOS
-/// is put in front when it has one. An empty context is BOS (or EOS when there is none). Tokens are dropped from the left until at most
-/// `maxTokens` + 1 are left (the last is predicted, not fed); 0 = no limit. Throws BadInput when the continuation has no token.
-ScoredTokens scoredTokens(const Tokenizer& tokenizer, const std::string& context, const std::string& continuation, ContextStart start,
-                          std::int64_t maxTokens = 0);
+/// encode(context + continuation) behind the first len(encode(context)); no special tokens, but with ContextStart::Bos the
+/// tokenizer's BOS is put in front when it has one. An empty context is BOS (or EOS when there is none). Tokens are dropped
+/// from the left until at most `maxTokens` + 1 are left (the last is predicted, not fed); 0 = no limit. Throws BadInput when
+/// the continuation has no token.
+ScoredTokens scoredTokens(const Tokenizer& tokenizer, const std::string& context, const std::string& continuation,
+                          ContextStart start, std::int64_t maxTokens = 0);
 
 }  // namespace resect

@@ -9,9 +9,9 @@
 
 namespace resect {
 
-// The parts of a tokenizer.json that come before and after its model. Each reader takes the JSON of its part (null gives nothing) and
-// throws Unsupported naming the part when the type, or a field that changes the result, is not known; BadInput when a field has the
-// wrong type. All steps are immutable and thread-safe.
+// The parts of a tokenizer.json that come before and after its model. Each reader takes the JSON of its part (null gives
+// nothing) and throws Unsupported naming the part when the type, or a field that changes the result, is not known; BadInput
+// when a field has the wrong type. All steps are immutable and thread-safe.
 
 /// Throws Unsupported for a field of `part` outside `known`, unless it is null, false, empty or 0 and so without effect.
 void requireKnownFields(const Json& part, std::initializer_list<std::string_view> known, const std::string& subject);

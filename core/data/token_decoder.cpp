@@ -40,8 +40,10 @@ struct ByteFallbackDecoder final : TokenDecoder {
         std::string run;
         const auto flush = [&] {
             if (run.empty()) return;
-            if (!findInvalidUtf8(run)) out.push_back(run);
-            else out.insert(out.end(), run.size(), "\xEF\xBF\xBD");
+            if (!findInvalidUtf8(run))
+                out.push_back(run);
+            else
+                out.insert(out.end(), run.size(), "\xEF\xBF\xBD");
             run.clear();
         };
         for (std::string& token : tokens) {
@@ -79,7 +81,8 @@ struct ReplaceDecoder final : TokenDecoder {
 };
 
 struct StripDecoder final : TokenDecoder {
-    StripDecoder(std::string content, std::int64_t start, std::int64_t stop) : m_content(std::move(content)), m_start(start), m_stop(stop) {}
+    StripDecoder(std::string content, std::int64_t start, std::int64_t stop)
+        : m_content(std::move(content)), m_start(start), m_stop(stop) {}
     void apply(std::vector<std::string>& tokens) const override {
         for (std::string& token : tokens) {
             std::string_view rest = token;
@@ -93,7 +96,8 @@ struct StripDecoder final : TokenDecoder {
 };
 
 struct MetaspaceDecoder final : TokenDecoder {
-    MetaspaceDecoder(std::string replacement, bool dropsLeading) : m_replacement(std::move(replacement)), m_dropsLeading(dropsLeading) {}
+    MetaspaceDecoder(std::string replacement, bool dropsLeading)
+        : m_replacement(std::move(replacement)), m_dropsLeading(dropsLeading) {}
     void apply(std::vector<std::string>& tokens) const override {
         for (std::size_t i = 0; i < tokens.size(); ++i) {
             std::string out;
@@ -133,7 +137,8 @@ std::unique_ptr<TokenDecoder> readMetaspaceDecoder(const Json& json, const std::
     const std::string scheme = stringField(json, "prepend_scheme", subject, "");
     const bool never = scheme.empty() ? !boolField(json, "add_prefix_space", subject, true) : scheme == "never";
     const std::string replacement = stringField(json, "replacement", subject, "\xE2\x96\x81");
-    if (replacement.empty()) throw Error(ErrorCode::BadInput, subject + ".replacement", "expected a character, found an empty string");
+    if (replacement.empty())
+        throw Error(ErrorCode::BadInput, subject + ".replacement", "expected a character, found an empty string");
     return std::make_unique<MetaspaceDecoder>(replacement, !never);
 }
 
@@ -172,7 +177,8 @@ std::unique_ptr<TokenDecoder> readDecoder(const Json& json, const std::string& s
     if (type == "Strip") {
         requireKnownFields(json, {"type", "content", "start", "stop"}, subject);
         const std::string content = stringField(json, "content", subject);
-        if (content.empty()) throw Error(ErrorCode::BadInput, subject + ".content", "expected a character, found an empty string");
+        if (content.empty())
+            throw Error(ErrorCode::BadInput, subject + ".content", "expected a character, found an empty string");
         return std::make_unique<StripDecoder>(content, intField(json, "start", subject, 0), intField(json, "stop", subject, 0));
     }
     if (type == "Metaspace") return readMetaspaceDecoder(json, subject);

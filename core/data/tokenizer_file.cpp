@@ -28,14 +28,17 @@ public:
         return value(std::move(v));
     }
     bool key(string_t& name) override {
-        if (m_mode != Mode::Vocabulary && m_stack.back()->contains(name)) throw error("the key '" + name + "' stands there twice");
+        if (m_mode != Mode::Vocabulary && m_stack.back()->contains(name))
+            throw error("the key '" + name + "' stands there twice");
         m_key = std::move(name);
         return true;
     }
     bool start_object(std::size_t) override {
         if (m_mode != Mode::Document) throw wrongEntry("an object");
-        if (atModelField("vocab")) m_mode = Mode::Vocabulary;
-        else open(Json::object());
+        if (atModelField("vocab"))
+            m_mode = Mode::Vocabulary;
+        else
+            open(Json::object());
         return true;
     }
     bool end_object() override {
@@ -83,24 +86,31 @@ private:
 
     Error error(const std::string& message) const { return Error(ErrorCode::BadInput, m_subject, message); }
     Error wrongEntry(const std::string& found) const {
-        if (m_mode == Mode::Vocabulary) return Error(ErrorCode::BadInput, m_subject + ": model.vocab", "token '" + m_key + "' has " + found + " where an id belongs");
+        if (m_mode == Mode::Vocabulary)
+            return Error(ErrorCode::BadInput, m_subject + ": model.vocab",
+                         "token '" + m_key + "' has " + found + " where an id belongs");
         return Error(ErrorCode::BadInput, m_subject + ": model.merges[" + std::to_string(m_file.merges.size()) + "]",
                      "expected \"left right\" or [\"left\", \"right\"], found " + found);
     }
-    bool atModelField(const char* field) const { return m_model && m_stack.size() == 2 && m_stack[1] == m_model && m_key == field; }
+    bool atModelField(const char* field) const {
+        return m_model && m_stack.size() == 2 && m_stack[1] == m_model && m_key == field;
+    }
 
-    template <class T> bool number(T v) {
+    template <class T>
+    bool number(T v) {
         if (m_mode != Mode::Vocabulary) return value(v);
         m_file.vocabulary.emplace_back(std::move(m_key), v > static_cast<T>(INT32_MAX) ? -1 : static_cast<std::int64_t>(v));
         return true;
     }
     bool mergeLine(const std::string& line) {
         const auto space = line.find(' ');
-        if (space == line.npos || space == 0 || space + 1 == line.size() || line.find(' ', space + 1) != line.npos) throw wrongEntry("\"" + line + "\"");
+        if (space == line.npos || space == 0 || space + 1 == line.size() || line.find(' ', space + 1) != line.npos)
+            throw wrongEntry("\"" + line + "\"");
         m_file.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
         return true;
     }
-    template <class T> bool value(T&& v) {
+    template <class T>
+    bool value(T&& v) {
         if (m_mode != Mode::Document) throw wrongEntry("something else");
         place(Json(std::forward<T>(v)));
         return true;
@@ -133,7 +143,8 @@ std::optional<std::string> tokenText(const Json& object, const char* field) {
     const auto found = object.find(field);
     if (found == object.end()) return std::nullopt;
     if (found->is_string()) return found->get<std::string>();
-    if (found->is_object() && found->contains("content") && (*found)["content"].is_string()) return (*found)["content"].get<std::string>();
+    if (found->is_object() && found->contains("content") && (*found)["content"].is_string())
+        return (*found)["content"].get<std::string>();
     return std::nullopt;
 }
 
@@ -165,7 +176,8 @@ AddedToken readAddedToken(const Json& json, std::int64_t id, const std::string& 
     token.stripRight = boolField(json, "rstrip", subject, false);
     token.special = boolField(json, "special", subject, false);
     token.normalized = boolField(json, "normalized", subject, !token.special);
-    if (token.id < 0 || token.id > (1 << 26)) throw Error(ErrorCode::BadInput, subject + ".id", std::to_string(token.id) + " is no token id");
+    if (token.id < 0 || token.id > (1 << 26))
+        throw Error(ErrorCode::BadInput, subject + ".id", std::to_string(token.id) + " is no token id");
     return token;
 }
 
@@ -177,7 +189,8 @@ SpecialTokenNames readSpecialTokenNames(const std::filesystem::path& folder) {
         readTokenNames(json, names);
         if (json.is_object()) {
             const auto flag = [&](const char* field) {
-                return json.contains(field) && json[field].is_boolean() ? std::optional<bool>(json[field].get<bool>()) : std::nullopt;
+                return json.contains(field) && json[field].is_boolean() ? std::optional<bool>(json[field].get<bool>())
+                                                                        : std::nullopt;
             };
             names.addBos = flag("add_bos_token");
             names.addEos = flag("add_eos_token");
@@ -192,7 +205,8 @@ SpecialTokenNames readSpecialTokenNames(const std::filesystem::path& folder) {
         }
     }
     if (names.found) return names;
-    if (const auto map = folder / "special_tokens_map.json"; std::filesystem::exists(map)) readTokenNames(readJsonFile(map), names);
+    if (const auto map = folder / "special_tokens_map.json"; std::filesystem::exists(map))
+        readTokenNames(readJsonFile(map), names);
     return names;
 }
 

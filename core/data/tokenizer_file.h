@@ -16,11 +16,12 @@ struct TokenizerFile {
     BpeModel::Merges merges;
 };
 
-/// Throws NotFound, BadInput: not JSON (with line and column), not UTF-8, duplicate keys outside the vocabulary, an id that is no
-/// integer, a merge that is neither "a b" nor ["a", "b"].
+/// Throws NotFound, BadInput: not JSON (with line and column), not UTF-8, duplicate keys outside the vocabulary, an id that is
+/// no integer, a merge that is neither "a b" nor ["a", "b"].
 TokenizerFile readTokenizerFile(const std::filesystem::path& path);
 
-/// Names of the special tokens of a checkpoint folder: tokenizer_config.json, else special_tokens_map.json. Missing files give nothing.
+/// Names of the special tokens of a checkpoint folder: tokenizer_config.json, else special_tokens_map.json. Missing files give
+/// nothing.
 struct SpecialTokenNames {
     bool found = false;  ///< one of the files names special tokens
     std::optional<std::string> bos, eos;

@@ -10,7 +10,8 @@
 namespace resect {
 namespace {
 
-/// Length of the well-formed character at the start of `text`, 0 when it is ill-formed; `bad` is then the length of its maximal ill-formed part.
+/// Length of the well-formed character at the start of `text`, 0 when it is ill-formed; `bad` is then the length of its maximal
+/// ill-formed part.
 std::size_t characterLength(std::string_view text, std::size_t& bad) noexcept {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
     const unsigned char first = byte(0);
@@ -18,10 +19,14 @@ std::size_t characterLength(std::string_view text, std::size_t& bad) noexcept {
     if (first < 0x80) return 1;
     std::size_t length = 0;
     unsigned char low = 0x80, high = 0xBF;
-    if (first >= 0xC2 && first <= 0xDF) length = 2;
-    else if (first >= 0xE0 && first <= 0xEF) length = 3;
-    else if (first >= 0xF0 && first <= 0xF4) length = 4;
-    else return 0;
+    if (first >= 0xC2 && first <= 0xDF)
+        length = 2;
+    else if (first >= 0xE0 && first <= 0xEF)
+        length = 3;
+    else if (first >= 0xF0 && first <= 0xF4)
+        length = 4;
+    else
+        return 0;
     if (first == 0xE0) low = 0xA0;
     if (first == 0xED) high = 0x9F;
     if (first == 0xF0) low = 0x90;
@@ -46,9 +51,12 @@ std::string withUnicodeWhiteSpace(const std::string& expression) {
             continue;
         }
         const char escaped = expression[++i];
-        if (escaped == 's') out += "\\p{White_Space}";
-        else if (escaped == 'S') out += "\\P{White_Space}";
-        else (out += '\\') += escaped;
+        if (escaped == 's')
+            out += "\\p{White_Space}";
+        else if (escaped == 'S')
+            out += "\\P{White_Space}";
+        else
+            (out += '\\') += escaped;
     }
     return out;
 }
@@ -57,12 +65,21 @@ const icu::Normalizer2& normalizer(NormalForm form) {
     UErrorCode status = U_ZERO_ERROR;
     const icu::Normalizer2* found = nullptr;
     switch (form) {
-        case NormalForm::Nfc: found = icu::Normalizer2::getNFCInstance(status); break;
-        case NormalForm::Nfd: found = icu::Normalizer2::getNFDInstance(status); break;
-        case NormalForm::Nfkc: found = icu::Normalizer2::getNFKCInstance(status); break;
-        case NormalForm::Nfkd: found = icu::Normalizer2::getNFKDInstance(status); break;
+    case NormalForm::Nfc:
+        found = icu::Normalizer2::getNFCInstance(status);
+        break;
+    case NormalForm::Nfd:
+        found = icu::Normalizer2::getNFDInstance(status);
+        break;
+    case NormalForm::Nfkc:
+        found = icu::Normalizer2::getNFKCInstance(status);
+        break;
+    case NormalForm::Nfkd:
+        found = icu::Normalizer2::getNFKDInstance(status);
+        break;
     }
-    if (U_FAILURE(status) || !found) throw Error(ErrorCode::Internal, "ICU", std::string("no normalizer: ") + u_errorName(status));
+    if (U_FAILURE(status) || !found)
+        throw Error(ErrorCode::Internal, "ICU", std::string("no normalizer: ") + u_errorName(status));
     return *found;
 }
 
@@ -84,8 +101,10 @@ std::string replaceInvalidUtf8(std::string_view text) {
     std::size_t pos = 0, bad = 0;
     while (pos < text.size()) {
         const std::size_t length = characterLength(text.substr(pos), bad);
-        if (length == 0) out += "\xEF\xBF\xBD";
-        else out += text.substr(pos, length);
+        if (length == 0)
+            out += "\xEF\xBF\xBD";
+        else
+            out += text.substr(pos, length);
         pos += length ? length : bad;
     }
     return out;
@@ -149,7 +168,8 @@ std::string normalizeUnicode(const std::string& text, NormalForm form) {
     std::string out;
     icu::StringByteSink<std::string> sink(&out, static_cast<int32_t>(text.size()));
     normalizer(form).normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink, nullptr, status);
-    if (U_FAILURE(status)) throw Error(ErrorCode::BadInput, "text", std::string("cannot be normalised: ") + u_errorName(status));
+    if (U_FAILURE(status))
+        throw Error(ErrorCode::BadInput, "text", std::string("cannot be normalised: ") + u_errorName(status));
     return out;
 }
 
@@ -158,8 +178,10 @@ std::string lowerCase(std::string_view text) {
     out.reserve(text.size());
     for (std::size_t pos = 0; pos < text.size();) {
         const char32_t c = nextCodePoint(text, pos);
-        if (c == 0x130) out += "i\xCC\x87";  // the only character whose lower case has two code points
-        else appendUtf8(out, static_cast<char32_t>(u_tolower(static_cast<UChar32>(c))));
+        if (c == 0x130)
+            out += "i\xCC\x87";  // the only character whose lower case has two code points
+        else
+            appendUtf8(out, static_cast<char32_t>(u_tolower(static_cast<UChar32>(c))));
     }
     return out;
 }
@@ -178,7 +200,8 @@ TextPattern TextPattern::regex(const std::string& expression, const std::string&
     UErrorCode status = U_ZERO_ERROR;
     UParseError where;
     auto regex = std::make_shared<Regex>();
-    regex->compiled.reset(icu::RegexPattern::compile(icu::UnicodeString::fromUTF8(withUnicodeWhiteSpace(expression)), 0, where, status));
+    regex->compiled.reset(
+        icu::RegexPattern::compile(icu::UnicodeString::fromUTF8(withUnicodeWhiteSpace(expression)), 0, where, status));
     if (U_FAILURE(status)) {
         throw Error(ErrorCode::Unsupported, subject,
                     "the regular expression '" + expression + "' is not understood (" + u_errorName(status) + ")");
@@ -197,7 +220,8 @@ std::vector<ByteRange> TextPattern::matches(std::string_view text) const {
         }
         return found;
     }
-    const icu::UnicodeString wide = icu::UnicodeString::fromUTF8(icu::StringPiece(text.data(), static_cast<int32_t>(text.size())));
+    const icu::UnicodeString wide =
+        icu::UnicodeString::fromUTF8(icu::StringPiece(text.data(), static_cast<int32_t>(text.size())));
     UErrorCode status = U_ZERO_ERROR;
     const std::unique_ptr<icu::RegexMatcher> matcher(m_regex->compiled->matcher(wide, status));
     if (matcher) matcher->setStackLimit(256 << 20, status);
@@ -218,7 +242,8 @@ std::vector<ByteRange> TextPattern::matches(std::string_view text) const {
         const std::size_t begin = bytesAt(start);
         found.push_back({begin, bytesAt(end)});
     }
-    if (U_FAILURE(status)) throw Error(ErrorCode::BadInput, "text", std::string("cannot be split into words: ") + u_errorName(status));
+    if (U_FAILURE(status))
+        throw Error(ErrorCode::BadInput, "text", std::string("cannot be split into words: ") + u_errorName(status));
     return found;
 }
 

@@ -8,7 +8,8 @@
 
 namespace resect {
 
-/// Byte offset of the first byte that is not well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms), nullopt when there is none.
+/// Byte offset of the first byte that is not well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms), nullopt when there
+/// is none.
 std::optional<std::size_t> findInvalidUtf8(std::string_view text) noexcept;
 /// Each maximal ill-formed part becomes one U+FFFD, as the Unicode Standard (section 3.9) recommends.
 std::string replaceInvalidUtf8(std::string_view text);
@@ -37,8 +38,8 @@ struct ByteRange {
 class TextPattern {
 public:
     static TextPattern literal(std::string text);
-    /// `\s` means Unicode White_Space and `\d`, `\w`, `\p{...}` are Unicode classes, as in the expressions that tokenizer files carry.
-    /// Throws Unsupported (with `subject`) when the expression cannot be compiled.
+    /// `\s` means Unicode White_Space and `\d`, `\w`, `\p{...}` are Unicode classes, as in the expressions that tokenizer files
+    /// carry. Throws Unsupported (with `subject`) when the expression cannot be compiled.
     static TextPattern regex(const std::string& expression, const std::string& subject);
     /// Matches from left to right, not overlapping; empty ones are left out. `text` must be well-formed UTF-8.
     /// Throws BadInput when matching needs more than 256 MB.

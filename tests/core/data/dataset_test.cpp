@@ -1,6 +1,6 @@
-#include "core/data/dataset.h"
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/data/dataset.h"
 #include "tests/core/data/byte_tokenizer.h"
 #include "tests/support/test_data.h"
 
@@ -21,11 +21,13 @@ constexpr std::int64_t kBos = ByteTokenizer::kBos, kEos = ByteTokenizer::kEos, k
 
 class DatasetFile : public testing::Test {
 protected:
-    Dataset load(const std::string& name, const std::string& content, const DataOptions& options, std::int64_t vocabSize = 258) {
+    Dataset load(const std::string& name, const std::string& content, const DataOptions& options,
+                 std::int64_t vocabSize = 258) {
         writeFileAtomically(m_folder / name, content);
         return loadDataset(m_folder / name, &m_tokenizer, vocabSize, options);
     }
-    Error errorOf(const std::string& name, const std::string& content, const DataOptions& options = {}, std::int64_t vocabSize = 258) {
+    Error errorOf(const std::string& name, const std::string& content, const DataOptions& options = {},
+                  std::int64_t vocabSize = 258) {
         try {
             load(name, content, options, vocabSize);
         } catch (const Error& error) {
@@ -102,7 +104,8 @@ TEST_F(DatasetFile, FingerprintFollowsTheRows) {
 }
 
 TEST_F(DatasetFile, PacksWholeExamplesAndSeparatesThem) {
-    const Dataset data = load("a.jsonl", "{\"text\": \"ab\"}\n\n{\"text\": \"c\"}\n{\"text\": \"def\"}\n", rows(RowLayout::Packed, 8));
+    const Dataset data =
+        load("a.jsonl", "{\"text\": \"ab\"}\n\n{\"text\": \"c\"}\n{\"text\": \"def\"}\n", rows(RowLayout::Packed, 8));
     ASSERT_EQ(data.rows.size(), 2u);
     EXPECT_THAT(data.rows[0].ids, ElementsAre(kBos, 'a', 'b', kEos, kBos, 'c', kEos));
     EXPECT_THAT(data.rows[0].documents, ElementsAre(0, 0, 0, 0, 1, 1, 1));
@@ -129,8 +132,10 @@ TEST_F(DatasetFile, SeparatorLinesInPlainTextBeginNewDocuments) {
 std::string targetText(const TokenRow& row) {
     std::string out;
     for (const std::int64_t id : row.targets) {
-        if (id == kEos) out += '$';
-        else if (id != kNone) out += static_cast<char>(id);
+        if (id == kEos)
+            out += '$';
+        else if (id != kNone)
+            out += static_cast<char>(id);
     }
     return out;
 }
@@ -138,19 +143,24 @@ std::string targetText(const TokenRow& row) {
 std::string textOf(const TokenRow& row) {
     std::string out;
     for (const std::int64_t id : row.ids) {
-        if (id == kEos) out += '$';
-        else if (id != kBos) out += static_cast<char>(id);
+        if (id == kEos)
+            out += '$';
+        else if (id != kBos)
+            out += static_cast<char>(id);
     }
     return out;
 }
 
 TEST_F(DatasetFile, InstructionRowsTakeTheAlpacaFormAndLossOnTheAnswer) {
-    const std::string json = R"([{"instruction": "Add.", "input": "1 2", "output": "3"}, {"instruction": "Hi", "input": "", "output": "Ho"}])";
+    const std::string json =
+        R"([{"instruction": "Add.", "input": "1 2", "output": "3"}, {"instruction": "Hi", "input": "", "output": "Ho"}])";
     auto options = rows(RowLayout::Padded, 400);
     const Dataset data = load("a.json", json, options);
     ASSERT_EQ(data.rows.size(), 2u);
-    EXPECT_EQ(textOf(data.rows[0]), "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that "
-                                    "appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3$");
+    EXPECT_EQ(textOf(data.rows[0]),
+              "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+              "response that "
+              "appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3$");
     EXPECT_EQ(targetText(data.rows[0]), "3$");
     EXPECT_EQ(targetText(data.rows[1]), "Ho$");
     options.answersOnly = false;
@@ -158,15 +168,18 @@ TEST_F(DatasetFile, InstructionRowsTakeTheAlpacaFormAndLossOnTheAnswer) {
 }
 
 TEST_F(DatasetFile, MessagesTakeARoleTaggedFormAndLossOnTheAssistant) {
-    const std::string line = R"({"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": [{"type": "text", "text": "Q"}]},)"
-                             R"( {"role": "assistant", "content": "A"}, {"role": "user", "content": "R"}, {"role": "assistant", "content": "B"}]})";
+    const std::string line =
+        R"({"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": [{"type": "text", "text": "Q"}]},)"
+        R"( {"role": "assistant", "content": "A"}, {"role": "user", "content": "R"}, {"role": "assistant", "content": "B"}]})";
     const Dataset data = load("a.jsonl", line, rows(RowLayout::Padded, 99));
     EXPECT_EQ(textOf(data.rows[0]), "system: S\n\nuser: Q\n\nassistant: A$\n\nuser: R\n\nassistant: B$");
     EXPECT_EQ(targetText(data.rows[0]), " A$ B$");
 }
 
 TEST_F(DatasetFile, PromptsAndQuestionsAreInstructionsToo) {
-    const Dataset data = load("a.jsonl", "{\"prompt\": \"2 plus 2 is\", \"answer\": \"4\"}\n{\"question\": \"Why?\", \"answer\": \"So.\"}\n", rows(RowLayout::Padded, 99));
+    const Dataset data =
+        load("a.jsonl", "{\"prompt\": \"2 plus 2 is\", \"answer\": \"4\"}\n{\"question\": \"Why?\", \"answer\": \"So.\"}\n",
+             rows(RowLayout::Padded, 99));
     EXPECT_EQ(textOf(data.rows[0]), "2 plus 2 is 4$");
     EXPECT_EQ(targetText(data.rows[0]), " 4$");
     EXPECT_EQ(textOf(data.rows[1]), "Question: Why?\nAnswer: So.$");
@@ -174,7 +187,9 @@ TEST_F(DatasetFile, PromptsAndQuestionsAreInstructionsToo) {
 }
 
 TEST_F(DatasetFile, TokenisedRowsNeedNoTokenizer) {
-    writeFileAtomically(m_folder / "a.jsonl", "{\"input_ids\": [5, 6, 7]}\n{\"input_ids\": [1, 2, 3, 4], \"labels\": [-100, -100, 3, 4]}\n{\"text\": \"a\"}\n");
+    writeFileAtomically(
+        m_folder / "a.jsonl",
+        "{\"input_ids\": [5, 6, 7]}\n{\"input_ids\": [1, 2, 3, 4], \"labels\": [-100, -100, 3, 4]}\n{\"text\": \"a\"}\n");
     const Dataset data = loadDataset(m_folder / "a.jsonl", nullptr, 8, rows(RowLayout::Padded, 16));
     ASSERT_EQ(data.rows.size(), 2u);
     EXPECT_THAT(data.rows[0].targets, ElementsAre(6, 7, kNone));
@@ -185,7 +200,9 @@ TEST_F(DatasetFile, TokenisedRowsNeedNoTokenizer) {
 }
 
 TEST_F(DatasetFile, CutsLongInstructionsAndSaysSo) {
-    const Dataset data = load("a.jsonl", "{\"prompt\": \"ab\", \"answer\": \"cdefghijkl\"}\n{\"prompt\": \"abcdefghij\", \"answer\": \"k\"}\n", rows(RowLayout::Padded, 6));
+    const Dataset data =
+        load("a.jsonl", "{\"prompt\": \"ab\", \"answer\": \"cdefghijkl\"}\n{\"prompt\": \"abcdefghij\", \"answer\": \"k\"}\n",
+             rows(RowLayout::Padded, 6));
     ASSERT_EQ(data.rows.size(), 1u);
     EXPECT_EQ(data.rows[0].ids.size(), 6u);
     ASSERT_EQ(data.problems.size(), 2u);
@@ -194,17 +211,21 @@ TEST_F(DatasetFile, CutsLongInstructionsAndSaysSo) {
 }
 
 TEST_F(DatasetFile, ListsRejectedLinesWithNumberAndReason) {
-    const Dataset data = load("a.jsonl",
-                              "{\"text\": \"good\"}\n{\"text\": 5}\n{broken\n{\"foo\": 1}\n{\"text\": \"\"}\n[1]\n{\"instruction\": \"x\"}\n"
-                              "{\"messages\": []}\n{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n{\"input_ids\": [1, \"2\"]}\n"
-                              "{\"input_ids\": [1, 2], \"labels\": [1]}\n{\"input_ids\": [1, 2], \"labels\": [1, 3]}\n{\"input_ids\": [1]}\n",
-                              rows(RowLayout::Padded, 16));
+    const Dataset data =
+        load("a.jsonl",
+             "{\"text\": \"good\"}\n{\"text\": 5}\n{broken\n{\"foo\": 1}\n{\"text\": \"\"}\n[1]\n{\"instruction\": \"x\"}\n"
+             "{\"messages\": []}\n{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n{\"input_ids\": [1, \"2\"]}\n"
+             "{\"input_ids\": [1, 2], \"labels\": [1]}\n{\"input_ids\": [1, 2], \"labels\": [1, 3]}\n{\"input_ids\": [1]}\n",
+             rows(RowLayout::Padded, 16));
     ASSERT_EQ(data.rows.size(), 1u);
     ASSERT_EQ(data.problems.size(), 12u);
     const std::pair<const char*, const char*> expected[] = {
-        {"line 2", "'text' is no text"}, {"line 3", "is not JSON"},         {"line 4", "has none of"},       {"line 5", "'text' is empty"},
-        {"line 6", "no JSON object"},    {"line 7", "'output' is missing"}, {"line 8", "no filled array"},   {"line 9", "nothing said by the assistant"},
-        {"line 10", "integers"},         {"line 11", "as long as"},         {"line 12", "at position 1"},    {"line 13", "nothing to predict"}};
+        {"line 2", "'text' is no text"}, {"line 3", "is not JSON"},
+        {"line 4", "has none of"},       {"line 5", "'text' is empty"},
+        {"line 6", "no JSON object"},    {"line 7", "'output' is missing"},
+        {"line 8", "no filled array"},   {"line 9", "nothing said by the assistant"},
+        {"line 10", "integers"},         {"line 11", "as long as"},
+        {"line 12", "at position 1"},    {"line 13", "nothing to predict"}};
     for (std::size_t i = 0; i < 12; ++i) {
         EXPECT_EQ(data.problems[i].subject, expected[i].first);
         EXPECT_THAT(data.problems[i].message, HasSubstr(expected[i].second));
@@ -228,11 +249,15 @@ TEST_F(DatasetFile, NamesTheLineOfATokenPastTheVocabulary) {
     EXPECT_EQ(error.code(), ErrorCode::BadInput);
     EXPECT_THAT(error.subject(), HasSubstr("line 2"));
     EXPECT_THAT(error.message(), HasSubstr("token id 9"));
-    EXPECT_THAT(errorOf("a.jsonl", "{\"input_ids\": [1, -1]}\n", rows(RowLayout::Padded, 8), 9).message(), HasSubstr("token id -1"));
+    EXPECT_THAT(errorOf("a.jsonl", "{\"input_ids\": [1, -1]}\n", rows(RowLayout::Padded, 8), 9).message(),
+                HasSubstr("token id -1"));
 }
 
 TEST_F(DatasetFile, NamesTheByteThatIsNotUtf8) {
-    EXPECT_THAT(errorOf("a.txt", "ab\xFF" "cd").message(), HasSubstr("byte 2"));
+    EXPECT_THAT(errorOf("a.txt", "ab\xFF"
+                                 "cd")
+                    .message(),
+                HasSubstr("byte 2"));
     EXPECT_THAT(errorOf("a.jsonl", "{\"text\": \"ab\"}\n{\"text\": \"\xC3(\"}\n").message(), HasSubstr("byte 25"));
     EXPECT_THAT(errorOf("a.json", "[\"\xED\xA0\x80\"]").message(), HasSubstr("byte 2"));
 }

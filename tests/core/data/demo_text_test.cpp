@@ -1,8 +1,8 @@
-#include "core/data/demo_text.h"
 #include "core/base/error.h"
 #include "core/base/files.h"
 #include "core/data/bpe_trainer.h"
 #include "core/data/dataset.h"
+#include "core/data/demo_text.h"
 #include "core/data/demo_world.h"
 #include "core/protocol/json.h"
 #include "tests/support/test_data.h"
@@ -52,7 +52,8 @@ TEST(DemoText, TrainingTextHoldsNothingThatIsAsked) {
     for (const ExactTask& question : text.questions) {
         EXPECT_TRUE(ids.insert(question.id).second);
         const bool begins = text.train.starts_with(question.prompt);
-        const bool inside = text.train.find(" " + question.prompt) != std::string::npos || text.train.find("\n" + question.prompt) != std::string::npos;
+        const bool inside = text.train.find(" " + question.prompt) != std::string::npos ||
+                            text.train.find("\n" + question.prompt) != std::string::npos;
         EXPECT_FALSE(begins || inside) << question.prompt;
     }
 }
@@ -64,7 +65,8 @@ TEST(DemoText, EveryFactOccursInTrainingInAnotherForm) {
     for (const DemoFact& fact : world.facts) {
         bool found = false;
         for (std::size_t i = 0; i < fact.beginnings.size(); ++i) {
-            found = found || (i != fact.heldOut && text.train.find(fact.beginnings[i] + " " + fact.value + ".") != std::string::npos);
+            found = found ||
+                    (i != fact.heldOut && text.train.find(fact.beginnings[i] + " " + fact.value + ".") != std::string::npos);
         }
         known += found;
     }
@@ -78,7 +80,8 @@ TEST(DemoText, SumsAreRight) {
         if (!question.id.starts_with("sum")) continue;
         const auto space = question.prompt.find(' ');
         const int a = std::stoi(question.prompt), b = std::stoi(question.prompt.substr(question.prompt.find(' ', space + 1)));
-        EXPECT_EQ(std::stoi(question.answer), question.prompt.find("plus") != std::string::npos ? a + b : a - b) << question.prompt;
+        EXPECT_EQ(std::stoi(question.answer), question.prompt.find("plus") != std::string::npos ? a + b : a - b)
+            << question.prompt;
         ++checked;
     }
     EXPECT_EQ(checked, 30);
@@ -104,7 +107,8 @@ TEST(DemoText, WritesAFolderThatTheReadersAccept) {
 
 TEST(BpeTrainer, MergesTheMostFrequentPairAndBreaksTiesByText) {
     const Json json = Json::parse(trainBpe("hug hug hug pug pug bun hugs", 266));
-    // "ug" stands in six words, then "hug" (4), then " hug" (3); of the pairs that stand there twice, " pug" goes by " p" and "pug".
+    // "ug" stands in six words, then "hug" (4), then " hug" (3); of the pairs that stand there twice, " pug" goes by " p" and
+    // "pug".
     EXPECT_EQ(json.at("model").at("merges")[0], "u g");
     EXPECT_EQ(json.at("model").at("merges")[1], "h ug");
     EXPECT_EQ(json.at("model").at("merges")[2], "\u0120 hug");

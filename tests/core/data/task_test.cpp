@@ -1,6 +1,6 @@
-#include "core/data/task.h"
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/data/task.h"
 #include "core/protocol/json.h"
 #include "tests/core/data/byte_tokenizer.h"
 #include "tests/support/test_data.h"
@@ -47,8 +47,10 @@ TEST(Tasks, TakeTheContextsOfTheHarness) {
 }
 
 TEST(Tasks, ListRejectedLines) {
-    const TaskFile file = load("{\"prompt\": \"a\", \"answer\": \"b\"}\n{\"question\": \"q\", \"choices\": [\"x\"], \"answer\": 0}\n"
-                               "{\"question\": \"q\", \"choices\": [\"x\", \"y\"], \"answer\": 2}\n{\"sentence\": \"none\", \"choices\": [\"x\", \"y\"], \"answer\": 0}\n{oops\n{}\n");
+    const TaskFile file =
+        load("{\"prompt\": \"a\", \"answer\": \"b\"}\n{\"question\": \"q\", \"choices\": [\"x\"], \"answer\": 0}\n"
+             "{\"question\": \"q\", \"choices\": [\"x\", \"y\"], \"answer\": 2}\n{\"sentence\": \"none\", \"choices\": [\"x\", "
+             "\"y\"], \"answer\": 0}\n{oops\n{}\n");
     ASSERT_EQ(file.problems.size(), 5u);
     EXPECT_EQ(file.problems[0].subject, "line 2");
     EXPECT_THAT(file.problems[0].message, HasSubstr("fewer than two"));
@@ -97,17 +99,19 @@ TEST(RealTasks, LoadWholeAndGiveTheRecordedTokenCounts) {
             for (std::size_t c = 0; c < file.choices[i].options.size(); ++c) {
                 const ChoiceOption& option = file.choices[i].options[c];
                 const ScoredTokens scored = scoredTokens(*tokenizer, option.context, option.continuation, ContextStart::Plain);
-                EXPECT_EQ(scored.ids.size() - scored.contextTokens, item.at("tokens")[c].get<std::size_t>()) << item.at("id") << " choice " << c;
+                EXPECT_EQ(scored.ids.size() - scored.contextTokens, item.at("tokens")[c].get<std::size_t>())
+                    << item.at("id") << " choice " << c;
             }
         }
     }
-    const std::pair<const char*, std::size_t> sizes[] = {{"arc-challenge-test", 1172}, {"arc-easy-test", 2376}, {"boolq-no-passage-valid", 3270},
-                                                        {"hellaswag-val-2000", 2000}, {"openbookqa-test", 500}, {"piqa-valid", 1838},
-                                                        {"social-iqa-test", 1954},    {"winogrande-valid", 1267}};
+    const std::pair<const char*, std::size_t> sizes[] = {
+        {"arc-challenge-test", 1172}, {"arc-easy-test", 2376}, {"boolq-no-passage-valid", 3270}, {"hellaswag-val-2000", 2000},
+        {"openbookqa-test", 500},     {"piqa-valid", 1838},    {"social-iqa-test", 1954},        {"winogrande-valid", 1267}};
     for (const auto& [name, count] : sizes) {
         const TaskFile file = loadTasks(sharedData(std::string("tasks/") + name + ".jsonl"));
         EXPECT_EQ(file.choices.size(), count) << name;
-        EXPECT_TRUE(file.problems.empty()) << name << ": " << file.problems.front().subject << " " << file.problems.front().message;
+        EXPECT_TRUE(file.problems.empty()) << name << ": " << file.problems.front().subject << " "
+                                           << file.problems.front().message;
     }
 }
 

@@ -30,7 +30,8 @@ Json smallTokenizer() {
 }
 
 Json addedToken(int id, const std::string& content) {
-    return {{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", true}};
+    return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+            {"rstrip", false}, {"normalized", false}, {"special", true}};
 }
 
 class TokenizerJson : public testing::Test {
@@ -164,11 +165,13 @@ TEST_F(TokenizerJson, MetaspacePutsMarkersByItsScheme) {
 }
 
 TEST_F(TokenizerJson, SplitBehaviorsKeepMergeOrRemoveMatches) {
-    // A merge across a cut is impossible, so that the tokens show where the cuts are; the added vocabulary makes every cut visible.
+    // A merge across a cut is impossible, so that the tokens show where the cuts are; the added vocabulary makes every cut
+    // visible.
     m_json["model"]["vocab"] = Json::parse(R"({"a": 0, "-": 1, "a-": 2, "-a": 3, "--": 4, "<unk>": 5})");
     m_json["model"]["merges"] = {"a -", "- a", "- -"};
     const auto with = [&](const char* behavior) {
-        m_json["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", "-"}}}, {"behavior", behavior}, {"invert", false}};
+        m_json["pre_tokenizer"] = {
+            {"type", "Split"}, {"pattern", {{"String", "-"}}}, {"behavior", behavior}, {"invert", false}};
         return ids(m_json, "a--a");
     };
     EXPECT_THAT(with("Removed"), ElementsAre(0, 0));
@@ -183,13 +186,33 @@ TEST_F(TokenizerJson, SplitBehaviorsKeepMergeOrRemoveMatches) {
 
 TEST_F(TokenizerJson, WhiteSpaceInExpressionsIsUnicode) {
     m_json["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "\\s+"}}}, {"behavior", "Removed"}, {"invert", false}};
-    EXPECT_THAT(ids(m_json, "a\x0B" "b\u0085c\u3000d"), ElementsAre(0, 1, 2, 3));
+    EXPECT_THAT(ids(m_json, "a\x0B"
+                            "b\u0085c\u3000d"),
+                ElementsAre(0, 1, 2, 3));
     m_json["pre_tokenizer"]["pattern"]["Regex"] = "[^\\S]";
-    EXPECT_THAT(ids(m_json, "a\u0085" "b"), ElementsAre(0, 1));
+    EXPECT_THAT(ids(m_json, "a\u0085"
+                            "b"),
+                ElementsAre(0, 1));
+}
+
+TEST_F(TokenizerJson, ExpressionsOfOtherFamiliesAreUnderstood) {
+    const char* expressions[] = {
+        // DeepSeek, BLOOM, o200k
+        R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+        R"( ?[^(\s|[.,!?…。，、।۔،])]+)",
+        R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3})"};
+    for (const char* expression : expressions) {
+        m_json["pre_tokenizer"] = {
+            {"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}};
+        m_json["model"]["vocab"]["{"] = 9;
+        EXPECT_THAT(ids(m_json, "{ab"), ElementsAre(9, 5)) << expression;
+        EXPECT_THAT(ids(m_json, "abcd"), ElementsAre(6, 3)) << expression;
+    }
 }
 
 TEST_F(TokenizerJson, NormalizersChangeTheText) {
-    m_json["normalizer"] = Json::parse(R"({"type": "Sequence", "normalizers": [{"type": "Strip", "strip_left": true, "strip_right": true}, {"type": "NFD"},
+    m_json["normalizer"] = Json::parse(
+        R"({"type": "Sequence", "normalizers": [{"type": "Strip", "strip_left": true, "strip_right": true}, {"type": "NFD"},
         {"type": "Replace", "pattern": {"Regex": "\\p{M}"}, "content": ""}, {"type": "Prepend", "prepend": "▁"}, {"type": "Lowercase"}]})");
     EXPECT_THAT(ids(m_json, "  \u00c4b "), ElementsAre(4, 5));
     EXPECT_THAT(ids(m_json, ""), IsEmpty());
@@ -197,7 +220,8 @@ TEST_F(TokenizerJson, NormalizersChangeTheText) {
 
 TEST_F(TokenizerJson, TemplatesPutTokensAround) {
     m_json["added_tokens"] = {addedToken(9, "<s>"), addedToken(10, "</s>")};
-    m_json["post_processor"] = Json::parse(R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+    m_json["post_processor"] = Json::parse(
+        R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
         {"SpecialToken": {"id": "</s>", "type_id": 0}}], "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [9], "tokens": ["<s>"]}, "</s>": {"id": "</s>", "ids": [10], "tokens": ["</s>"]}}})");
     const auto tokenizer = load(m_json);
     EXPECT_THAT(tokenizer->encode("a"), ElementsAre(9, 0, 10));
@@ -212,7 +236,9 @@ TEST_F(TokenizerJson, TemplatesPutTokensAround) {
 
 TEST_F(TokenizerJson, InvalidUtf8IsEncodedAsReplacementCharacters) {
     m_json["model"]["vocab"]["\uFFFD"] = 9;
-    EXPECT_THAT(ids(m_json, "a\xFF\xE4\xB8" "b\xED\xA0\x80"), ElementsAre(0, 9, 9, 1, 9, 9, 9));
+    EXPECT_THAT(ids(m_json, "a\xFF\xE4\xB8"
+                            "b\xED\xA0\x80"),
+                ElementsAre(0, 9, 9, 1, 9, 9, 9));
 }
 
 TEST_F(TokenizerJson, DecodingRefusesIdsPastTheVocabularyAndSkipsHoles) {
@@ -261,7 +287,7 @@ struct BadFile {
     const char* pointer;  ///< what is replaced
     const char* value;    ///< by what, null = removed
     ErrorCode code;
-    const char* says;     ///< in subject or message
+    const char* says;  ///< in subject or message
 };
 
 class BadTokenizerJson : public TokenizerJson, public testing::WithParamInterface<BadFile> {};
@@ -269,8 +295,10 @@ class BadTokenizerJson : public TokenizerJson, public testing::WithParamInterfac
 TEST_P(BadTokenizerJson, IsRefusedNamingThePart) {
     const BadFile& bad = GetParam();
     const Json::json_pointer pointer(bad.pointer);
-    if (bad.value) m_json[pointer] = Json::parse(bad.value);
-    else m_json[pointer.parent_pointer()].erase(pointer.back());
+    if (bad.value)
+        m_json[pointer] = Json::parse(bad.value);
+    else
+        m_json[pointer.parent_pointer()].erase(pointer.back());
     const Error error = errorOf(m_json);
     EXPECT_EQ(error.code(), bad.code) << error.what();
     EXPECT_THAT(std::string(error.what()), HasSubstr(bad.says));
@@ -280,27 +308,52 @@ TEST_P(BadTokenizerJson, IsRefusedNamingThePart) {
 constexpr ErrorCode kBad = ErrorCode::BadInput, kUnsupported = ErrorCode::Unsupported;
 INSTANTIATE_TEST_SUITE_P(
     Each, BadTokenizerJson,
-    testing::Values(BadFile{"ModelMissing", "/model", nullptr, kBad, "model"}, BadFile{"ModelIsNoObject", "/model", "[]", kBad, "model"},
-                    BadFile{"ModelTypeUnknown", "/model/type", "\"Unigram\"", kUnsupported, "'Unigram'"}, BadFile{"VocabMissing", "/model/vocab", nullptr, kBad, "model.vocab"},
-                    BadFile{"VocabIsAnArray", "/model/vocab", "[[\"a\", 0.5]]", kUnsupported, "vocab"}, BadFile{"IdIsAText", "/model/vocab/a", "\"0\"", kBad, "'a'"},
-                    BadFile{"IdIsNegative", "/model/vocab/a", "-1", kBad, "'a'"}, BadFile{"IdIsHuge", "/model/vocab/a", "99999999999", kBad, "'a'"},
-                    BadFile{"IdIsGivenTwice", "/model/vocab/a", "1", kBad, "both"}, BadFile{"MergeOfUnknownTokens", "/model/merges/1", "\"ab x\"", kBad, "merges[1]"},
-                    BadFile{"MergeIntoUnknownToken", "/model/merges/2", "\"d a\"", kBad, "'da'"}, BadFile{"MergeOfThree", "/model/merges/1", "\"a b c\"", kBad, "merges[1]"},
-                    BadFile{"MergeArrayOfThree", "/model/merges/0", "[\"a\", \"b\", \"c\"]", kBad, "merges[0]"}, BadFile{"MergeIsANumber", "/model/merges/2", "5", kBad, "merges[2]"},
-                    BadFile{"UnknownTokenMissing", "/model/unk_token", "\"<nix>\"", kBad, "<nix>"}, BadFile{"Dropout", "/model/dropout", "0.1", kUnsupported, "model.dropout"},
-                    BadFile{"FieldOfTheFuture", "/model/magic", "true", kUnsupported, "model.magic"}, BadFile{"TopFieldOfTheFuture", "/magic", "{\"a\": 1}", kUnsupported, "magic"},
-                    BadFile{"WrongFlagType", "/model/fuse_unk", "\"yes\"", kBad, "fuse_unk"}, BadFile{"NormalizerUnknown", "/normalizer", "{\"type\": \"Precompiled\"}", kUnsupported, "'Precompiled'"},
-                    BadFile{"NormalizerInSequenceUnknown", "/normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Foo\"}]}", kUnsupported, "normalizers[1]"},
-                    BadFile{"NormalizerWithoutType", "/normalizer", "{}", kBad, "normalizer"}, BadFile{"PreTokenizerUnknown", "/pre_tokenizer", "{\"type\": \"BertPreTokenizer\"}", kUnsupported, "pre_tokenizer"},
-                    BadFile{"ExpressionBroken", "/pre_tokenizer", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(a\"}, \"behavior\": \"Isolated\"}", kUnsupported, "pre_tokenizer.pattern"},
-                    BadFile{"BehaviorUnknown", "/pre_tokenizer", "{\"type\": \"Split\", \"pattern\": {\"String\": \"a\"}, \"behavior\": \"Odd\"}", kUnsupported, "behavior"},
-                    BadFile{"PatternMissing", "/pre_tokenizer", "{\"type\": \"Split\", \"behavior\": \"Isolated\"}", kBad, "pattern"},
-                    BadFile{"PrependSchemeUnknown", "/pre_tokenizer", "{\"type\": \"Metaspace\", \"prepend_scheme\": \"odd\"}", kUnsupported, "prepend_scheme"},
-                    BadFile{"DecoderUnknown", "/decoder", "{\"type\": \"WordPiece\"}", kUnsupported, "decoder"}, BadFile{"PostProcessorUnknown", "/post_processor", "{\"type\": \"Foo\"}", kUnsupported, "post_processor"},
-                    BadFile{"TemplateNamesUnknownToken", "/post_processor", "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\"}}, {\"Sequence\": {}}], \"special_tokens\": {}}", kBad, "<s>"},
-                    BadFile{"TemplateWithIdPastTheVocabulary", "/post_processor", "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"s\"}}, {\"Sequence\": {}}], \"special_tokens\": {\"s\": {\"ids\": [99]}}}", kBad, "99"},
-                    BadFile{"AddedTokensAreNoArray", "/added_tokens", "{\"a\": 1}", kBad, "added_tokens"}, BadFile{"AddedTokenWithoutContent", "/added_tokens", "[{\"id\": 9}]", kBad, "content"},
-                    BadFile{"AddedTokenWithBadId", "/added_tokens", "[{\"id\": -4, \"content\": \"x\"}]", kBad, "added_tokens[0]"}),
+    testing::Values(
+        BadFile{"ModelMissing", "/model", nullptr, kBad, "model"}, BadFile{"ModelIsNoObject", "/model", "[]", kBad, "model"},
+        BadFile{"ModelTypeUnknown", "/model/type", "\"Unigram\"", kUnsupported, "'Unigram'"},
+        BadFile{"VocabMissing", "/model/vocab", nullptr, kBad, "model.vocab"},
+        BadFile{"VocabIsAnArray", "/model/vocab", "[[\"a\", 0.5]]", kUnsupported, "vocab"},
+        BadFile{"IdIsAText", "/model/vocab/a", "\"0\"", kBad, "'a'"},
+        BadFile{"IdIsNegative", "/model/vocab/a", "-1", kBad, "'a'"},
+        BadFile{"IdIsHuge", "/model/vocab/a", "99999999999", kBad, "'a'"},
+        BadFile{"IdIsGivenTwice", "/model/vocab/a", "1", kBad, "both"},
+        BadFile{"MergeOfUnknownTokens", "/model/merges/1", "\"ab x\"", kBad, "merges[1]"},
+        BadFile{"MergeIntoUnknownToken", "/model/merges/2", "\"d a\"", kBad, "'da'"},
+        BadFile{"MergeOfThree", "/model/merges/1", "\"a b c\"", kBad, "merges[1]"},
+        BadFile{"MergeArrayOfThree", "/model/merges/0", "[\"a\", \"b\", \"c\"]", kBad, "merges[0]"},
+        BadFile{"MergeIsANumber", "/model/merges/2", "5", kBad, "merges[2]"},
+        BadFile{"UnknownTokenMissing", "/model/unk_token", "\"<nix>\"", kBad, "<nix>"},
+        BadFile{"Dropout", "/model/dropout", "0.1", kUnsupported, "model.dropout"},
+        BadFile{"FieldOfTheFuture", "/model/magic", "true", kUnsupported, "model.magic"},
+        BadFile{"TopFieldOfTheFuture", "/magic", "{\"a\": 1}", kUnsupported, "magic"},
+        BadFile{"WrongFlagType", "/model/fuse_unk", "\"yes\"", kBad, "fuse_unk"},
+        BadFile{"NormalizerUnknown", "/normalizer", "{\"type\": \"Precompiled\"}", kUnsupported, "'Precompiled'"},
+        BadFile{"NormalizerInSequenceUnknown", "/normalizer",
+                "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Foo\"}]}", kUnsupported,
+                "normalizers[1]"},
+        BadFile{"NormalizerWithoutType", "/normalizer", "{}", kBad, "normalizer"},
+        BadFile{"PreTokenizerUnknown", "/pre_tokenizer", "{\"type\": \"BertPreTokenizer\"}", kUnsupported, "pre_tokenizer"},
+        BadFile{"ExpressionBroken", "/pre_tokenizer",
+                "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(a\"}, \"behavior\": \"Isolated\"}", kUnsupported,
+                "pre_tokenizer.pattern"},
+        BadFile{"BehaviorUnknown", "/pre_tokenizer",
+                "{\"type\": \"Split\", \"pattern\": {\"String\": \"a\"}, \"behavior\": \"Odd\"}", kUnsupported, "behavior"},
+        BadFile{"PatternMissing", "/pre_tokenizer", "{\"type\": \"Split\", \"behavior\": \"Isolated\"}", kBad, "pattern"},
+        BadFile{"PrependSchemeUnknown", "/pre_tokenizer", "{\"type\": \"Metaspace\", \"prepend_scheme\": \"odd\"}",
+                kUnsupported, "prepend_scheme"},
+        BadFile{"DecoderUnknown", "/decoder", "{\"type\": \"WordPiece\"}", kUnsupported, "decoder"},
+        BadFile{"PostProcessorUnknown", "/post_processor", "{\"type\": \"Foo\"}", kUnsupported, "post_processor"},
+        BadFile{"TemplateNamesUnknownToken", "/post_processor",
+                "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\"}}, {\"Sequence\": {}}], "
+                "\"special_tokens\": {}}",
+                kBad, "<s>"},
+        BadFile{"TemplateWithIdPastTheVocabulary", "/post_processor",
+                "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"s\"}}, {\"Sequence\": {}}], "
+                "\"special_tokens\": {\"s\": {\"ids\": [99]}}}",
+                kBad, "99"},
+        BadFile{"AddedTokensAreNoArray", "/added_tokens", "{\"a\": 1}", kBad, "added_tokens"},
+        BadFile{"AddedTokenWithoutContent", "/added_tokens", "[{\"id\": 9}]", kBad, "content"},
+        BadFile{"AddedTokenWithBadId", "/added_tokens", "[{\"id\": -4, \"content\": \"x\"}]", kBad, "added_tokens[0]"}),
     [](const auto& info) { return info.param.name; });
 
 TEST_F(TokenizerJson, BrokenFilesAreRefusedWithThePlace) {
@@ -314,7 +367,8 @@ TEST_F(TokenizerJson, BrokenFilesAreRefusedWithThePlace) {
     EXPECT_EQ(errorOfText("[]").code(), ErrorCode::BadInput);
     EXPECT_EQ(errorOfText("null").code(), ErrorCode::BadInput);
     EXPECT_THAT(errorOfText("{\"version\": \"1\", \"version\": \"1\"}").message(), HasSubstr("twice"));
-    EXPECT_THAT(errorOfText("{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"a\": 1}, \"merges\": []}}").message(), HasSubstr("twice"));
+    EXPECT_THAT(errorOfText("{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"a\": 1}, \"merges\": []}}").message(),
+                HasSubstr("twice"));
     EXPECT_EQ(errorOfText("{\"version\": \"\xFF\"}").code(), ErrorCode::BadInput);
     EXPECT_THAT(errorOfText(std::string(300, '[')).message(), HasSubstr("nested"));
     EXPECT_THAT(errorOfText("{\"model\": {\"vocab\": {\"a\": {}}}}").message(), HasSubstr("'a'"));
@@ -337,7 +391,8 @@ TEST(SentencePieceFolder, FollowsTokenizerConfig) {
     const TempFolder folder;
     std::filesystem::copy_file(test::sharedData("models/stories260K-hf/tokenizer.model"), folder / "tokenizer.model");
     EXPECT_THAT(Tokenizer::load(folder.path())->encode(""), ElementsAre(1));
-    writeFileAtomically(folder / "tokenizer_config.json", R"({"add_bos_token": false, "add_eos_token": true, "bos_token": "<s>", "eos_token": "</s>",
+    writeFileAtomically(folder / "tokenizer_config.json",
+                        R"({"add_bos_token": false, "add_eos_token": true, "bos_token": "<s>", "eos_token": "</s>",
         "added_tokens_decoder": {"512": {"content": "<pad>", "special": true}}})");
     const auto tokenizer = Tokenizer::load(folder.path());
     EXPECT_THAT(tokenizer->encode("<pad>"), ElementsAre(512, 2));

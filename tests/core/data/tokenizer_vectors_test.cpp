@@ -14,8 +14,8 @@ using test::sharedData;
 using Ids = std::vector<std::int64_t>;
 
 struct Vectors {
-    const char* file;       ///< tokenizer.json or tokenizer.model
-    const char* cases;      ///< name of the recorded cases
+    const char* file;   ///< tokenizer.json or tokenizer.model
+    const char* cases;  ///< name of the recorded cases
 };
 
 std::unique_ptr<Tokenizer> open(const std::string& relative) {
@@ -78,14 +78,19 @@ std::string nameOf(const testing::TestParamInfo<Vectors>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Real, LlamaCppVectors,
-                         testing::Values(Vectors{"tokenizers/gpt2/tokenizer.json", "gpt-2"}, Vectors{"tokenizers/llama2/tokenizer.json", "llama-spm"},
-                                         Vectors{"tokenizers/llama2/tokenizer.model", "llama-spm"}, Vectors{"tokenizers/llama3/tokenizer.json", "llama-bpe"},
+                         testing::Values(Vectors{"tokenizers/gpt2/tokenizer.json", "gpt-2"},
+                                         Vectors{"tokenizers/llama2/tokenizer.json", "llama-spm"},
+                                         Vectors{"tokenizers/llama2/tokenizer.model", "llama-spm"},
+                                         Vectors{"tokenizers/llama3/tokenizer.json", "llama-bpe"},
                                          Vectors{"tokenizers/qwen2/tokenizer.json", "qwen2"}),
                          nameOf);
 INSTANTIATE_TEST_SUITE_P(Real, HuggingFaceVectors,
-                         testing::Values(Vectors{"tokenizers/gpt2/tokenizer.json", "gpt2"}, Vectors{"tokenizers/llama2/tokenizer.json", "llama2"},
-                                         Vectors{"tokenizers/llama2/tokenizer.model", "llama2"}, Vectors{"tokenizers/llama3/tokenizer.json", "llama3"},
-                                         Vectors{"tokenizers/qwen2/tokenizer.json", "qwen2"}, Vectors{"models/stories260K-hf/tokenizer.json", "stories260K-hf"},
+                         testing::Values(Vectors{"tokenizers/gpt2/tokenizer.json", "gpt2"},
+                                         Vectors{"tokenizers/llama2/tokenizer.json", "llama2"},
+                                         Vectors{"tokenizers/llama2/tokenizer.model", "llama2"},
+                                         Vectors{"tokenizers/llama3/tokenizer.json", "llama3"},
+                                         Vectors{"tokenizers/qwen2/tokenizer.json", "qwen2"},
+                                         Vectors{"models/stories260K-hf/tokenizer.json", "stories260K-hf"},
                                          Vectors{"models/stories260K-hf/tokenizer.model", "stories260K-hf"}),
                          nameOf);
 
@@ -112,7 +117,8 @@ TEST(RealTokenizers, ShowPiecesWithoutMarkers) {
     EXPECT_EQ(llama2->piece(1), "<s>");
     const auto gpt2 = Tokenizer::load(sharedData("tokenizers/gpt2"));
     EXPECT_EQ(gpt2->piece(*gpt2->idOf("\xC4\xA0the")), " the");
-    EXPECT_EQ(gpt2->piece(*gpt2->idOf("\xC3\xA3\xC4\xA3")), "<0xE3><0x81>");  // the first two of three bytes of a Hiragana letter
+    EXPECT_EQ(gpt2->piece(*gpt2->idOf("\xC3\xA3\xC4\xA3")),
+              "<0xE3><0x81>");  // the first two of three bytes of a Hiragana letter
     EXPECT_EQ(gpt2->piece(50256), "<|endoftext|>");
 }
 
