@@ -12,7 +12,7 @@ namespace resect {
 namespace {
 
 using Sink = std::function<void(std::span<const std::byte>)>;
-constexpr std::size_t kPiece = std::size_t{4} << 20;  ///< bytes handed on at once
+constexpr std::size_t kPiece = std::size_t{8} << 20;  ///< bytes handed on at once
 
 /// `count` consecutive source indices from `source`, or zeros when it is -1.
 struct Run {
@@ -89,7 +89,11 @@ public:
 
 private:
     void copyRows(const std::byte* bytes, std::size_t size, const Sink& sink) {
-        for (std::size_t done = 0; done < size; done += kPiece) sinkConverted(std::span(bytes + done, std::min(kPiece, size - done)), sink);
+        for (std::size_t done = 0; done < size; done += kPiece) {
+            const std::span piece(bytes + done, std::min(kPiece, size - done));
+            sinkConverted(piece, sink);
+            m_source.release(m_info, piece);
+        }
     }
 
     void gatherRows(const std::byte* first, std::int64_t rows, std::size_t rowBytes, const Sink& sink) {
