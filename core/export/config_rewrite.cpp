@@ -280,31 +280,6 @@ void checkReadsBack(const ConfigRewrite& rewrite, const ModelShape& result) {
 
 }  // namespace
 
-Json resectJson(const ModelShape& shape) {
-    Json blocks = Json::array();
-    for (const BlockShape& block : shape.blocks) {
-        Json entry = Json::object();
-        entry["attention"] = nullptr;
-        if (block.hasAttention) {
-            entry["attention"] = Json::object();
-            entry["attention"]["heads_per_kv"] = block.headsPerKv;
-        }
-        entry["ffn"] = nullptr;
-        if (block.hasFfn) {
-            entry["ffn"] = Json::object();
-            entry["ffn"]["size"] = block.ffnSize;
-            if (block.numExperts > 0) entry["ffn"]["experts"] = block.numExperts;
-        }
-        blocks.push_back(std::move(entry));
-    }
-    Json json = Json::object();
-    json["resect"] = 1;
-    json["model_type"] = shape.modelType;
-    json["architectures"] = Json::array({shape.architecture});
-    json["blocks"] = std::move(blocks);
-    return json;
-}
-
 ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const Cut& cut, const ModelShape& result, SliceWay way, std::optional<DType> dtype) {
     ConfigRewrite rewrite{config, nullptr, {}};
     std::vector<int> kept(source.blocks.size());
@@ -321,7 +296,7 @@ ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const 
         rewrite.config["model_type"] = modelType;
         rewrite.config["architectures"] = Json::array({stock ? result.architecture : std::string("ResectForCausalLM")});
     }
-    if (!stock) rewrite.resect = resectJson(result);
+    if (!stock) rewrite.resect = resectConfigOf(result);
     checkReadsBack(rewrite, result);
     return rewrite;
 }

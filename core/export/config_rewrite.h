@@ -20,7 +20,4 @@ struct ConfigRewrite {
 ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const Cut& cut, const ModelShape& result, SliceWay way,
                             std::optional<DType> dtype);
 
-/// resect.json for a shape (form: core/anatomy/model_shape.h).
-Json resectJson(const ModelShape& shape);
-
 }  // namespace resect

@@ -35,15 +35,6 @@ void checkTarget(const fs::path& source, const fs::path& to) {
     if (fs::exists(target)) throw Error(ErrorCode::BadInput, to.string(), "the target exists already; choose a new name");
 }
 
-void checkQuantisation(const Checkpoint& source, const SlicePlan& plan) {
-    const auto field = source.config().find("quantization_config");
-    if (field == source.config().end() || field->is_null()) return;
-    for (const SlicedTensor& tensor : plan.tensors)
-        if (tensor.dtype != DType::F64 && tensor.dtype != DType::F32 && tensor.dtype != DType::F16 && tensor.dtype != DType::BF16)
-            throw Error(ErrorCode::Unsupported, "config.json: quantization_config",
-                        "the weights are quantised (" + tensor.name + " is " + std::string(name(tensor.dtype)) + "); open the unquantised checkpoint and cut that");
-}
-
 Json planFile(const Checkpoint& source, const Cut& cut, const SlicePlan& plan, const ExportOptions& options, const std::vector<Problem>& notes) {
     std::vector<int> blocks(cut.blocks.size());
     std::iota(blocks.begin(), blocks.end(), 0);
@@ -84,7 +75,6 @@ ExportResult exportHuggingFace(const Checkpoint& source, const Anatomy& anatomy,
                                const JobContext& job, const std::function<void(const fs::path& staged)>& finish) {
     checkTarget(source.folder(), to);
     const SlicePlan plan = slicePlan(source, anatomy, cut, options.way);
-    checkQuantisation(source, plan);
     ConfigRewrite config = rewriteConfig(source.config(), anatomy.shape(), cut, plan.shape, options.way, options.dtype);
     const std::vector<TensorSource> tensors = tensorSources(source, plan, options.dtype);
     requireRunning(job, to);
