@@ -214,6 +214,7 @@ private:
         const Json& attention = layer(entry, "attention", subject);
         block.hasAttention = !attention.is_null();
         if (block.hasAttention) resectAttention(attention, subject + ": attention", block);
+        else block.headDim = headDim(size("num_attention_heads"));
         const Json& ffn = layer(entry, "ffn", subject);
         block.hasFfn = !ffn.is_null();
         if (block.hasFfn) {
@@ -260,7 +261,7 @@ private:
             bad(m_subject, "layer_types", "expected a list with one entry per block");
         for (std::size_t i = 0; i < m_shape.blocks.size(); ++i) {
             const bool slides = listed ? (*types)[i] == "sliding_attention" : static_cast<std::int64_t>(i) >= first;
-            if (slides && m_shape.blocks[i].hasAttention) m_shape.blocks[i].slidingWindow = window;
+            if (slides) m_shape.blocks[i].slidingWindow = window;
         }
     }
 

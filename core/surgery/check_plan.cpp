@@ -235,7 +235,7 @@ private:
 
     void checkHeadCount(const ModelShape& after) {
         const Family& family = *findFamily(m_source.modelType);
-        const auto uneven = [&](const BlockShape& block) { return block.hasAttention && m_source.hiddenSize % block.numHeads != 0; };
+        const auto uneven = [&](const BlockShape& block) { return block.hasAttention && block.groupsAreEqual() && m_source.hiddenSize % block.numHeads != 0; };
         const auto found = std::find_if(after.blocks.begin(), after.blocks.end(), uneven);
         if (!family.needsHiddenDivisibleByHeads || found == after.blocks.end()) return;
         if (std::all_of(m_source.blocks.begin(), m_source.blocks.end(), uneven)) return;  // not of this plan's making

@@ -9,10 +9,10 @@ namespace resect {
 /// What a plan removes from one block, in the source's numbering.
 struct BlockCut {
     bool block = false, attention = false, ffn = false;
-    IndexSet heads;       ///< query heads
-    IndexSet kvGroups;    ///< their query heads go too
-    IndexSet channels;
-    IndexSet experts;
+    IndexSet heads{};       ///< query heads
+    IndexSet kvGroups{};    ///< their query heads go too
+    IndexSet channels{};
+    IndexSet experts{};
     bool empty() const noexcept;
     bool operator==(const BlockCut&) const = default;
 };

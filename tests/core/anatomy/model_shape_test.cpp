@@ -213,6 +213,7 @@ TEST(ModelShape, ResectJsonGivesEveryBlockItsSizes) {
     shape.blocks[0].numHeads = 4;
     shape.blocks[1] = {};
     shape.blocks[1].hasAttention = false;
+    shape.blocks[1].headDim = shape.blocks[0].headDim;
     shape.blocks[1].ffnSize = 7;
     shape.blocks[2].hasFfn = false;
     shape.blocks[2].ffnSize = 0;
