@@ -54,7 +54,7 @@ TEST(RandomPlans, EveryLegalPlanReopensCleanlyWhicheverWayItIsWritten) {
                                              tinyQwen2({.numBlocks = 4, .hiddenSize = 60, .slidingWindow = 9}), tinyQwen3({.numBlocks = 3, .numHeads = 8, .numKvHeads = 4}),
                                              tinyMixtral({.numBlocks = 3})};
     int exports = 0;
-    for (int round = 0; round < 80; ++round) {
+    for (int round = 0; round < 200; ++round) {
         const TinyCheckpoint& tiny = models[static_cast<std::size_t>(round) % models.size()];
         const Checkpoint checkpoint = tiny.open();
         const Anatomy anatomy = Anatomy::of(checkpoint);
@@ -78,7 +78,7 @@ TEST(RandomPlans, EveryLegalPlanReopensCleanlyWhicheverWayItIsWritten) {
             ++exports;
         }
     }
-    EXPECT_EQ(exports, 240);
+    EXPECT_EQ(exports, 600);
 }
 
 }  // namespace
