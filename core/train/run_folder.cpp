@@ -231,7 +231,8 @@ void RunFolder::truncateMetrics(std::uint64_t bytes, std::int64_t lastStep) {
         const auto line = rest.substr(0, end);
         rest.remove_prefix(end + 1);
         const auto row = parseJson(line, file.string()).get<MetricsRow>();
-        if (row.step <= lastStep && (row.event == "pause" || row.event == "resume" || row.event == "stop")) kept.append(line).push_back('\n');
+        const bool isHistory = row.event == "pause" || row.event == "resume" || row.event == "stop" || row.event == "eval";
+        if (row.step <= lastStep && isHistory) kept.append(line).push_back('\n');
     }
     if (ftruncate(m_metrics, static_cast<off_t>(std::min<std::size_t>(bytes, text.size()))) != 0) throw systemError(errno, file, "cannot shorten");
     appendAll(m_metrics, kept, file);

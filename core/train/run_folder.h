@@ -38,7 +38,8 @@ public:
     /// Appends and flushes. Throws DiskFull, NoPermission.
     void append(const protocol::MetricsRow& row);
     std::uint64_t metricsBytes() const;
-    /// Cuts metrics.jsonl to its first `bytes`, keeping rows of pauses, stops and resumes behind them that belong to steps up to `lastStep`.
+    /// Cuts metrics.jsonl to its first `bytes`, keeping rows of pauses, stops, resumes and evaluations behind them that
+    /// belong to steps up to `lastStep`.
     void truncateMetrics(std::uint64_t bytes, std::int64_t lastStep);
 
     RunControl control() const;       ///< what `control` asks for

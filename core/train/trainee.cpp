@@ -3,12 +3,15 @@
 #include "core/anatomy/family.h"
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/export/carried_files.h"
+#include "core/export/manifest.h"
+#include "core/export/peft_adapter.h"
 #include "core/models/tensor_file.h"
-#include "core/train/peft_files.h"
 
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 namespace resect {
@@ -49,11 +52,22 @@ TensorSource converted(std::string name, DType dtype, const torch::Tensor& value
     return source;
 }
 
-bool isSideFile(const fs::path& file) {
-    const auto name = file.filename().string();
-    static const std::set<std::string> kOwn{"manifest.json", "training_log.json"};
-    return !name.starts_with(".") && !name.ends_with(".safetensors") && !name.ends_with(".safetensors.index.json") && !name.ends_with(".bin") &&
-           !name.ends_with(".gguf") && !name.ends_with(".h5") && !kOwn.contains(name);
+std::string loraModule(const LoraSite& site) { return "model.layers." + std::to_string(site.block) + "." + site.role; }
+
+std::vector<float> values(const torch::Tensor& tensor) {
+    const auto plain = tensor.detach().to(torch::kCPU, torch::kFloat32).contiguous();
+    return {plain.data_ptr<float>(), plain.data_ptr<float>() + plain.numel()};
+}
+
+torch::Tensor matrix(const std::vector<float>& values, std::int64_t rows, std::int64_t columns) {
+    return torch::from_blob(const_cast<float*>(values.data()), {rows, columns}, torch::kFloat32).clone();
+}
+
+void copyDescription(const Checkpoint& from, const fs::path& to) {
+    copyCarriedFiles(from.folder(), to);
+    for (const char* name : {"config.json", "resect.json"}) {
+        if (fs::exists(from.folder() / name)) fs::copy_file(from.folder() / name, to / name, fs::copy_options::overwrite_existing);
+    }
 }
 
 }  // namespace
@@ -66,8 +80,8 @@ Trainee::Trainee(const Checkpoint& base, const TrainOptions& options, const Load
     if (options.lora) {
         m_adapters = attachLora(*m_model, options.loraOptions, seed);
         for (const auto& site : m_adapters->sites) {
-            addSlot(loraParameterName(site, 'A'), site.layer->a());
-            addSlot(loraParameterName(site, 'B'), site.layer->b());
+            addSlot(loraModule(site) + ".lora_A.weight", site.layer->a());
+            addSlot(loraModule(site) + ".lora_B.weight", site.layer->b());
         }
         return;
     }
@@ -92,8 +106,11 @@ void Trainee::addSlot(const std::string& name, torch::Tensor& parameter) {
     slot.moment1 = torch::zeros(parameter.sizes(), inF32);
     slot.moment2 = torch::zeros(parameter.sizes(), inF32);
     slot.weightDecay = parameter.dim() >= 2 ? m_options.weightDecay : 0;
+    m_slotOf[name] = m_slots.size();
     m_slots.push_back(std::move(slot));
 }
+
+const AdamWSlot& Trainee::slot(const std::string& name) const { return m_slots[m_slotOf.at(name)]; }
 
 torch::Tensor Trainee::baseValue(const std::string& name) const {
     const auto* info = m_base.find(name);
@@ -157,78 +174,99 @@ void Trainee::reset() {
     }
 }
 
-void Trainee::saveWeights(const fs::path& folder, const JobContext& job) const {
-    std::map<std::string, const AdamWSlot*> byName;
-    for (const auto& slot : m_slots) byName[slot.name] = &slot;
+std::vector<WrittenShard> Trainee::saveWeights(const fs::path& folder) const {
     const auto forced = forcedDtype(m_options.saveDtype);
     std::vector<TensorSource> sources;
     for (const auto& info : m_base.tensors()) {
-        auto found = byName.find(info.name);
+        auto found = m_slotOf.find(info.name);
         // A tied head that is stored all the same follows the embedding.
-        if (found == byName.end() && info.name == kHead && m_model->shape().tiedEmbeddings) found = byName.find(std::string(kEmbedding));
+        if (found == m_slotOf.end() && info.name == kHead && m_model->shape().tiedEmbeddings) found = m_slotOf.find(std::string(kEmbedding));
         const auto dtype = forced && isFloat(info.dtype) ? *forced : info.dtype;
-        if (found != byName.end()) sources.push_back(converted(info.name, dtype, found->second->master));
+        if (found != m_slotOf.end()) sources.push_back(converted(info.name, dtype, m_slots[found->second].master));
         else if (dtype != info.dtype) sources.push_back(converted(info.name, dtype, storedTensor(m_base, info)));
         else sources.push_back(passedOn(m_base, info));
     }
-    copySideFiles(m_base.folder(), folder);
+    copyDescription(m_base, folder);
     if (forced && m_base.config().is_object()) {
         auto config = m_base.config();
         config["torch_dtype"] = configName(*forced);
         writeJsonFile(folder / "config.json", config);
     }
-    writeShards(folder, sources, {}, job);
+    return writeShards(folder, sources, {}, {});
 }
 
-void Trainee::save(const fs::path& folder) const {
+void Trainee::saveAdapter(const fs::path& folder) const {
+    const auto& options = m_adapters->options;
+    LoraAdapter adapter;
+    adapter.base = m_base.folder().string();
+    adapter.numBlocks = m_model->shape().numBlocks();
+    adapter.dropout = options.dropout;
+    for (const auto& site : m_adapters->sites) {
+        const auto& a = slot(loraModule(site) + ".lora_A.weight").master;
+        const auto& b = slot(loraModule(site) + ".lora_B.weight").master;
+        adapter.pairs.push_back({loraModule(site), options.rank, a.size(1), b.size(0), options.scale() * options.rank, values(a), values(b)});
+    }
+    writePeftAdapter(folder, adapter);
+}
+
+bool Trainee::isSavedExactly(const AdamWSlot& slot) const {
+    if (m_adapters) return true;
+    const auto* info = m_base.find(slot.name);
+    const auto forced = forcedDtype(m_options.saveDtype);
+    return (forced ? *forced : info ? info->dtype : DType::BF16) == DType::F32;
+}
+
+std::vector<WrittenShard> Trainee::save(const fs::path& folder) const {
     torch::NoGradGuard noGrad;
-    std::map<std::string, const AdamWSlot*> byName;
-    for (const auto& slot : m_slots) byName[slot.name] = &slot;
-    if (m_adapters) savePeftAdapter(*m_adapters, m_base.folder(), folder, [&](const std::string& name) { return byName.at(name)->master.detach(); });
-    else saveWeights(folder, {});
+    std::vector<WrittenShard> written;
+    if (m_adapters) saveAdapter(folder);
+    else written = saveWeights(folder);
     std::vector<std::pair<std::string, torch::Tensor>> state;
     for (const auto& slot : m_slots) {
-        const auto* info = m_base.find(slot.name);
-        const auto forced = forcedDtype(m_options.saveDtype);
-        const bool exact = m_adapters || (forced ? *forced == DType::F32 : info && info->dtype == DType::F32);
-        if (!exact) state.emplace_back("master." + slot.name, slot.master.detach());
+        if (!isSavedExactly(slot)) state.emplace_back("master." + slot.name, slot.master.detach());
         state.emplace_back("moment1." + slot.name, slot.moment1);
         state.emplace_back("moment2." + slot.name, slot.moment2);
     }
     fs::create_directories(folder / "state");
-    writeTensors(folder / kStateFile, state);
+    auto optimiser = writeTensors(folder / kStateFile, state);
+    optimiser.fileName = kStateFile;
+    written.push_back(std::move(optimiser));
+    return written;
+}
+
+std::uint64_t Trainee::savedBytes() const noexcept {
+    std::uint64_t bytes = m_adapters ? 0 : m_base.totalBytes() * (m_options.saveDtype == "f32" ? 2 : 1);
+    for (const auto& slot : m_slots) bytes += static_cast<std::uint64_t>(slot.parameter.numel()) * (isSavedExactly(slot) ? 8 : 12);
+    return bytes;
 }
 
 void Trainee::restore(const fs::path& folder) {
     torch::NoGradGuard noGrad;
     clearGradients();
     const auto state = SafetensorsFile::open(folder / kStateFile);
-    const auto weights = m_adapters ? std::nullopt : std::optional<Checkpoint>(Checkpoint::open(folder));
-    const auto adapter = m_adapters ? std::optional<SafetensorsFile>(SafetensorsFile::open(folder / "adapter_model.safetensors")) : std::nullopt;
-    const auto fromFile = [](const SafetensorsFile& file, const std::string& name) {
-        const auto* info = file.find(name);
-        if (!info) throw Error(ErrorCode::Mismatch, file.path().string() + ": " + name, "is missing; the checkpoint belongs to another run");
-        return readTensor(file, *info);
+    const auto fromState = [&](const std::string& name) {
+        const auto* info = state.find(name);
+        if (!info) throw Error(ErrorCode::Mismatch, state.path().string() + ": " + name, "is missing; the checkpoint belongs to another run");
+        return readTensor(state, *info);
     };
+    std::map<std::string, torch::Tensor> weights;
+    if (m_adapters) {
+        for (const auto& pair : readPeftAdapter(folder).pairs) {
+            weights[pair.module + ".lora_A.weight"] = matrix(pair.a, pair.rank, pair.in);
+            weights[pair.module + ".lora_B.weight"] = matrix(pair.b, pair.out, pair.rank);
+        }
+    }
+    const auto saved = m_adapters ? std::nullopt : std::optional<Checkpoint>(Checkpoint::open(folder));
     for (auto& slot : m_slots) {
-        if (state.find("master." + slot.name)) setMaster(slot, fromFile(state, "master." + slot.name));
-        else if (adapter) setMaster(slot, fromFile(*adapter, "base_model.model." + slot.name));
-        else if (const auto* info = weights->find(slot.name)) setMaster(slot, storedTensor(*weights, *info));
+        const auto* info = saved ? saved->find(slot.name) : nullptr;
+        const auto found = weights.find(slot.name);
+        if (!isSavedExactly(slot)) setMaster(slot, fromState("master." + slot.name));
+        else if (found != weights.end()) setMaster(slot, found->second);
+        else if (info) setMaster(slot, storedTensor(*saved, *info));
         else throw Error(ErrorCode::Mismatch, folder.string() + ": " + slot.name, "is missing; the checkpoint belongs to another run");
-        slot.moment1.copy_(fromFile(state, "moment1." + slot.name));
-        slot.moment2.copy_(fromFile(state, "moment2." + slot.name));
+        slot.moment1.copy_(fromState("moment1." + slot.name));
+        slot.moment2.copy_(fromState("moment2." + slot.name));
     }
-}
-
-std::vector<std::string> copySideFiles(const fs::path& from, const fs::path& to) {
-    std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(from)) {
-        if (!entry.is_regular_file() || !isSideFile(entry.path())) continue;
-        fs::copy_file(entry.path(), to / entry.path().filename(), fs::copy_options::overwrite_existing);
-        names.push_back(entry.path().filename().string());
-    }
-    std::ranges::sort(names);
-    return names;
 }
 
 void writeRandomCheckpoint(const Json& config, const fs::path& sideFiles, double std, std::uint64_t seed, const fs::path& to) {
@@ -237,7 +275,7 @@ void writeRandomCheckpoint(const Json& config, const fs::path& sideFiles, double
     std::map<std::string, torch::Tensor> values;
     model->visitParameters([&](const std::string& name, torch::Tensor& parameter) { values[name] = parameter.detach(); });
     StagedFolder staged(to);
-    if (!sideFiles.empty()) copySideFiles(sideFiles, staged.path());
+    if (!sideFiles.empty()) copyCarriedFiles(sideFiles, staged.path());
     auto complete = config;
     const auto* family = findFamily(shape.modelType);
     if (!complete.contains("architectures") && family) complete["architectures"] = Json::array({family->architecture});
@@ -245,37 +283,35 @@ void writeRandomCheckpoint(const Json& config, const fs::path& sideFiles, double
     writeJsonFile(staged.path() / "config.json", complete);
     std::vector<TensorSource> sources;
     for (const auto& expected : expectedTensors(shape)) sources.push_back(tensorSource(expected.name, values.at(expected.name)));
-    writeShards(staged.path(), sources, {}, {});
+    writeManifest(staged.path(), writeShards(staged.path(), sources, {}, {}), {});
     staged.commit();
 }
 
 void mergeAdapter(const Checkpoint& base, const fs::path& adapterFolder, const fs::path& to, const JobContext& job) {
     const auto adapter = readPeftAdapter(adapterFolder);
-    std::set<std::string> unused;
-    for (const auto& [name, pair] : adapter.pairs) unused.insert(name);
+    for (const auto& problem : checkAdapter(adapter, Anatomy::of(base))) {
+        if (problem.severity == Severity::Error) throw Error(ErrorCode::Mismatch, adapterFolder.string() + ": " + problem.subject, problem.message);
+    }
+    std::map<std::string, const LoraPair*> pairs;
+    for (const auto& pair : adapter.pairs) pairs[pair.module + ".weight"] = &pair;
     std::vector<TensorSource> sources;
     for (const auto& info : base.tensors()) {
-        const auto found = adapter.pairs.find(info.name);
-        if (found == adapter.pairs.end()) {
+        const auto found = pairs.find(info.name);
+        if (found == pairs.end()) {
             sources.push_back(passedOn(base, info));
             continue;
         }
-        unused.erase(info.name);
-        const auto& pair = found->second;
-        if (info.shape != std::vector<std::int64_t>{pair.b.size(0), pair.a.size(1)})
-            throw Error(ErrorCode::Mismatch, adapterFolder.string() + ": " + info.name, "the adapter has another shape than the weight; it belongs to another model");
         TensorSource source{info.name, info.dtype, info.shape, {}};
-        source.produce = [&base, &info, &pair](const auto& sink) {
-            const auto added = torch::matmul(pair.b, pair.a) * pair.scale;
+        source.produce = [&base, &info, pair = found->second](const auto& sink) {
+            const auto added = torch::matmul(matrix(pair->b, pair->out, pair->rank), matrix(pair->a, pair->rank, pair->in)) * (pair->alpha / double(pair->rank));
             const auto merged = (storedTensor(base, info).to(torch::kFloat32) + added).to(scalarType(info.dtype)).contiguous();
             sink({static_cast<const std::byte*>(merged.data_ptr()), merged.nbytes()});
         };
         sources.push_back(std::move(source));
     }
-    if (!unused.empty()) throw Error(ErrorCode::Mismatch, adapterFolder.string() + ": " + *unused.begin(), "the base has no such weight; the adapter belongs to another model");
     StagedFolder staged(to);
-    copySideFiles(base.folder(), staged.path());
-    writeShards(staged.path(), sources, {}, job);
+    copyDescription(base, staged.path());
+    writeManifest(staged.path(), writeShards(staged.path(), sources, {}, job), job);
     staged.commit();
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include "core/checkpoint/checkpoint.h"
+#include "core/checkpoint/checkpoint_writer.h"
 #include "core/models/model.h"
 #include "core/train/adamw.h"
 #include "core/train/lora.h"
@@ -7,8 +8,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace resect {
@@ -33,8 +36,9 @@ public:
     /// Back to the weights of the base, moments zero.
     void reset();
     /// Writes weights and optimiser state into the (staged) folder: for full training a Hugging Face checkpoint, for LoRA a PEFT adapter;
-    /// in both cases state/optimizer.safetensors. Throws DiskFull, NoPermission.
-    void save(const std::filesystem::path& folder) const;
+    /// in both cases state/optimizer.safetensors. Returns the weight files that were written. Throws DiskFull, NoPermission.
+    std::vector<WrittenShard> save(const std::filesystem::path& folder) const;
+    std::uint64_t savedBytes() const noexcept;   ///< roughly what save() takes on the disk
     /// Continues from what save() wrote. Throws NotFound, Corrupt, Mismatch.
     void restore(const std::filesystem::path& folder);
 
@@ -42,18 +46,18 @@ private:
     void addSlot(const std::string& name, torch::Tensor& parameter);
     torch::Tensor baseValue(const std::string& name) const;
     void setMaster(AdamWSlot& slot, const torch::Tensor& value);
-    void saveWeights(const std::filesystem::path& folder, const JobContext& job) const;
+    std::vector<WrittenShard> saveWeights(const std::filesystem::path& folder) const;
+    void saveAdapter(const std::filesystem::path& folder) const;
+    const AdamWSlot& slot(const std::string& name) const;
+    bool isSavedExactly(const AdamWSlot& slot) const;
     const Checkpoint& m_base;
     TrainOptions m_options;
     std::uint64_t m_seed;
     std::unique_ptr<LanguageModel> m_model;
     std::optional<LoraAdapters> m_adapters;
     std::vector<AdamWSlot> m_slots;
+    std::map<std::string, std::size_t> m_slotOf;   // by name
 };
-
-/// Copies what lies beside the weights of a checkpoint (tokenizer, generation settings, licence, ...; not shards, indices or manifests).
-/// Returns the names.
-std::vector<std::string> copySideFiles(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// Writes random weights of the shape of `config` (its text is kept) with the side files of `sideFiles` (may be empty) as a checkpoint in the
 /// new folder `to`: the base of a run that trains from nothing.

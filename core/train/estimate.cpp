@@ -1,0 +1,176 @@
+#include "core/train/estimate.h"
+
+#include "core/anatomy/anatomy.h"
+#include "core/anatomy/cost.h"
+#include "core/base/error.h"
+#include "core/base/numbers.h"
+#include "core/models/torch_compat.h"
+#include "core/surgery/edit_plan.h"
+#include "core/train/adamw.h"
+#include "core/train/lora.h"
+#include "core/train/losses.h"
+#include "core/train/run.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+
+namespace resect {
+
+namespace {
+
+constexpr std::uint64_t kProgramBytes = 250'000'000, kLogitsBytes = 64 << 20;
+constexpr std::int64_t kProbedParameters = 300'000'000;
+constexpr int kAutomaticRow = 256;
+
+std::uint64_t elementBytes(const std::string& dtype) { return parseDtype(dtype) == torch::kFloat32 ? 4 : 2; }
+
+/// "self_attn.q_proj" of "model.layers.3.self_attn.q_proj.weight"; empty for what lies outside the blocks.
+std::string roleOf(const ExpectedTensor& tensor) {
+    if (tensor.block < 0 || tensor.shape.size() != 2) return {};
+    const auto prefix = "." + std::to_string(tensor.block) + ".";
+    const auto begin = tensor.name.find(prefix) + prefix.size();
+    return tensor.name.substr(begin, tensor.name.rfind('.') - begin);
+}
+
+struct Trained {
+    std::int64_t parameters = 0, ranksPerToken = 0;
+};
+
+Trained trainedParameters(const ModelShape& shape, const TrainOptions& options) {
+    Trained trained;
+    for (const auto& tensor : expectedTensors(shape)) {
+        std::int64_t numel = 1;
+        for (const auto size : tensor.shape) numel *= size;
+        const bool outer = tensor.role == TensorRole::TokenEmbedding || tensor.role == TensorRole::LmHead;
+        if (!options.lora) {
+            if (options.trainEmbeddings || !outer) trained.parameters += numel;
+            continue;
+        }
+        const auto role = roleOf(tensor);
+        const auto& targets = options.loraOptions.targets;
+        if (role.empty() || std::ranges::none_of(targets, [&](const auto& target) { return loraTargets(target, role); })) continue;
+        trained.parameters += options.loraOptions.rank * (tensor.shape[0] + tensor.shape[1]);
+        trained.ranksPerToken += options.loraOptions.rank;
+    }
+    return trained;
+}
+
+std::uint64_t activationElementsPerToken(const ModelShape& shape) {
+    const auto D = static_cast<std::uint64_t>(shape.hiddenSize);
+    std::uint64_t sum = 2 * D;
+    for (const auto& block : shape.blocks) {
+        const auto heads = static_cast<std::uint64_t>(block.numHeads + block.numKvHeads) * static_cast<std::uint64_t>(block.headDim);
+        const auto experts = static_cast<std::uint64_t>(block.numExperts > 0 ? std::max(1, shape.numExpertsPerToken) : 1);
+        if (block.hasAttention) sum += 2 * D + 3 * heads;
+        if (block.hasFfn) sum += 2 * D + 3 * static_cast<std::uint64_t>(block.ffnSize) * experts;
+    }
+    return sum;
+}
+
+std::uint64_t freeHostMemory() {
+    std::ifstream file("/proc/meminfo");
+    for (std::string line; std::getline(file, line);) {
+        if (line.starts_with("MemAvailable:")) return std::strtoull(line.c_str() + 13, nullptr, 10) * 1024;
+    }
+    return 0;
+}
+
+/// Seconds of one step of a model of this shape with random weights.
+double probeStep(const ModelShape& shape, const TrainOptions& options, const RunJob& job, int rowLength) {
+    configureRuntime(job.threads);
+    const auto device = parseDevice(job.device);
+    const auto model = LanguageModel::random(shape, {device, parseDtype(job.dtype), !options.lora}, 0.02, job.seed);
+    std::optional<LoraAdapters> adapters;
+    if (options.lora) adapters = attachLora(*model, options.loraOptions, job.seed);
+    std::vector<AdamWSlot> slots;
+    model->visitParameters([&](const std::string& name, torch::Tensor& parameter) {
+        if (!parameter.requires_grad()) return;
+        const auto state = torch::zeros(parameter.sizes(), torch::TensorOptions(device).dtype(torch::kFloat32));
+        const bool isMaster = parameter.scalar_type() == torch::kFloat32;
+        slots.push_back({name, parameter, isMaster ? parameter : state.clone(), state.clone(), state.clone(), {}, 0.01});
+    });
+    TokenRow row;
+    row.ids.assign(static_cast<std::size_t>(rowLength), 0);
+    row.targets.assign(row.ids.size(), 0);
+    const std::vector<const TokenRow*> rows(static_cast<std::size_t>(options.batchRows), &row);
+    const auto batch = makeBatch(rows).to(device);
+    double seconds = 0;
+    for (int i = 0; i < 2; ++i) {  // the first one warms caches up
+        const auto start = std::chrono::steady_clock::now();
+        accumulateGradients(*model, options.distillWeight > 0 ? model.get() : nullptr, batch,
+                            {options.distillWeight, options.distillTemperature, options.routerBalance}, 1);
+        for (auto& slot : slots) slot.gradient = slot.parameter.grad();
+        const double norm = gradientNorm(slots);
+        adamwStep(slots, {.learningRate = norm > 0 ? 1e-6 : 0.0});
+        for (auto& slot : slots) slot.parameter.mutable_grad() = slot.gradient = torch::Tensor();
+        seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+    return seconds * options.accumulation;
+}
+
+}  // namespace
+
+int rowLengthFor(const TrainOptions& options, const ModelShape& shape) {
+    const auto context = shape.maxPositions > 0 ? shape.maxPositions : kAutomaticRow;
+    if (options.rowLength == 0) return static_cast<int>(std::min<std::int64_t>(kAutomaticRow, context));
+    if (options.rowLength > context)
+        throw Error(ErrorCode::Usage, "row_length", "the model's context holds " + std::to_string(context) + " tokens, found " + std::to_string(options.rowLength));
+    if (options.rowLength < 2) throw Error(ErrorCode::Usage, "row_length", "expected at least 2 tokens, found " + std::to_string(options.rowLength));
+    return options.rowLength;
+}
+
+RunEstimate estimateMemory(const ModelShape& shape, const ModelShape& uncut, const TrainOptions& options, const std::string& dtype, int rowLength) {
+    const auto e = elementBytes(dtype);
+    const bool bf16 = e == 2;
+    const auto trained = trainedParameters(shape, options);
+    const auto P = static_cast<std::uint64_t>(costOf(shape, rowLength).parameters), Pt = static_cast<std::uint64_t>(trained.parameters);
+    const auto BT = static_cast<std::uint64_t>(options.batchRows) * static_cast<std::uint64_t>(rowLength);
+    RunEstimate estimate;
+    estimate.trainableParameters = trained.parameters;
+    estimate.weights = e * (P + (options.lora ? Pt : 0));
+    if (options.distillWeight > 0) estimate.teacher = e * static_cast<std::uint64_t>(costOf(uncut, rowLength).parameters);
+    estimate.gradients = e * Pt + (bf16 && options.accumulation > 1 ? 4 * Pt : 0);
+    estimate.optimiser = 8 * Pt + (bf16 ? 4 * Pt : 0);
+    estimate.activations = e * BT * (activationElementsPerToken(shape) + static_cast<std::uint64_t>(trained.ranksPerToken));
+    estimate.logits = 3 * std::min<std::uint64_t>(kLogitsBytes, 4 * BT * static_cast<std::uint64_t>(shape.vocabSize));
+    estimate.program = kProgramBytes;
+    estimate.basis = "Memory is estimated from the model's sizes; time is not measured yet.";
+    return estimate;
+}
+
+void judgeMemory(RunEstimate& estimate, const std::string& device) {
+    const auto where = parseDevice(device);
+    estimate.freeBytes = where.is_cpu() ? freeHostMemory() : compat::freeDeviceMemory(where).value_or(0);
+    if (estimate.freeBytes == 0 || estimate.memory() <= estimate.freeBytes) return;
+    estimate.problems.push_back({Severity::Error, "memory",
+                                 "Training needs about " + formatBytes(estimate.memory()) + ": " + formatBytes(estimate.weights + estimate.teacher) + " for weights, " +
+                                     formatBytes(estimate.gradients + estimate.optimiser) + " for gradients and optimiser, " +
+                                     formatBytes(estimate.activations + estimate.logits) + " for activations. " + where.str() + " has " +
+                                     formatBytes(estimate.freeBytes) + " free.",
+                                 "Take fewer or shorter rows per batch, bf16, or the LoRA recipe."});
+}
+
+RunEstimate estimateRun(const RunJob& job, Probe probe) {
+    const auto options = trainOptions(recipe(job.recipe), job.parameters);
+    const auto shapes = shapesOfJob(job);
+    const int rowLength = rowLengthFor(options, shapes.cut);
+    auto estimate = estimateMemory(shapes.cut, shapes.source, options, job.dtype, rowLength);
+    judgeMemory(estimate, job.device);
+    estimate.steps = options.steps;
+    if (options.steps == 0) estimate.steps = totalSteps(options, countTrainRows(job, options, shapes.cut));
+    estimate.tokens = estimate.steps * options.batchRows * options.accumulation * rowLength;
+    const bool small = costOf(shapes.cut, rowLength).parameters <= kProbedParameters;
+    if (probe == Probe::Step && small && !hasErrors(estimate.problems)) {
+        const double step = probeStep(shapes.cut, options, job, rowLength);
+        estimate.seconds = step * double(estimate.steps);
+        if (options.maxMinutes > 0) estimate.seconds = std::min(estimate.seconds, options.maxMinutes * 60);
+        estimate.basis = "Memory is estimated from the model's sizes; time from one measured step of " + formatDuration(step) +
+                         ", without evaluations and checkpoints.";
+    }
+    return estimate;
+}
+
+}  // namespace resect
