@@ -46,4 +46,13 @@ TempFolder::~TempFolder() {
     fs::remove_all(m_path, ignored);
 }
 
+OrdinaryUser::OrdinaryUser() {
+    constexpr uid_t kNobody = 65534;
+    m_changed = geteuid() == 0 && seteuid(kNobody) == 0;
+}
+
+OrdinaryUser::~OrdinaryUser() {
+    if (m_changed && seteuid(0) != 0) std::abort();  // every later test would run with the wrong rights
+}
+
 }  // namespace resect::test

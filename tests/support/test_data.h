@@ -25,6 +25,18 @@ private:
     std::filesystem::path m_path;
 };
 
+/// While it lives, this process may do no more than an ordinary user: root writes even where permissions forbid it.
+class OrdinaryUser {
+public:
+    OrdinaryUser();
+    ~OrdinaryUser();
+    OrdinaryUser(const OrdinaryUser&) = delete;
+    OrdinaryUser& operator=(const OrdinaryUser&) = delete;
+
+private:
+    bool m_changed = false;
+};
+
 }  // namespace resect::test
 
 /// Skips the test by name when this part of the shared test data is missing.

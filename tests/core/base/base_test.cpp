@@ -141,12 +141,23 @@ TEST(Files, WritingThroughALinkChangesTheFile) {
 }
 
 TEST(Files, AReadOnlyFolderIsNoPermission) {
-    if (geteuid() == 0) GTEST_SKIP() << "root may write anywhere";
     TempFolder folder;
     ::chmod(folder.path().c_str(), 0555);
-    EXPECT_EQ(codeOf([&] { writeFileAtomically(folder / "x", "y"); }), ErrorCode::NoPermission);
-    EXPECT_EQ(codeOf([&] { StagedFolder staged(folder / "x"); }), ErrorCode::NoPermission);
+    {
+        const test::OrdinaryUser user;
+        EXPECT_EQ(codeOf([&] { writeFileAtomically(folder / "x", "y"); }), ErrorCode::NoPermission);
+        EXPECT_EQ(codeOf([&] { StagedFolder staged(folder / "x"); }), ErrorCode::NoPermission);
+    }
+    EXPECT_TRUE(fs::is_empty(folder.path()));
     ::chmod(folder.path().c_str(), 0755);
+}
+
+TEST(Files, AnUnreadableFileIsNoPermission) {
+    TempFolder folder;
+    writeFileAtomically(folder / "x", "secret");
+    ::chmod((folder / "x").c_str(), 0000);
+    const test::OrdinaryUser user;
+    EXPECT_EQ(codeOf([&] { readFile(folder / "x"); }), ErrorCode::NoPermission);
 }
 
 TEST(Files, SystemErrorsGetTheRightCode) {
