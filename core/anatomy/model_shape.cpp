@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kMaxSize = 100'000'000;   // of one dimension
 constexpr std::int64_t kMaxBlocks = 10'000;
+constexpr std::int64_t kMaxHeads = 16'384;       // of one block: groups are listed one by one
 constexpr double kMaxParameters = 1e16;          // so that sums of products stay far from overflowing
 
 [[noreturn]] void bad(const std::string& subject, const std::string& field, const std::string& message) {
@@ -183,7 +184,7 @@ private:
     void stockBlocks() {
         const int count = size("num_hidden_layers", integer("num_hidden_layers"), 1, kMaxBlocks);
         BlockShape block;
-        block.numHeads = size("num_attention_heads");
+        block.numHeads = size("num_attention_heads", integer("num_attention_heads"), 1, kMaxHeads);
         block.numKvHeads = size("num_key_value_heads", block.numHeads);
         if (block.numHeads % block.numKvHeads != 0)
             bad(m_subject, "num_key_value_heads", "expected a divisor of num_attention_heads " + toText(block.numHeads) + ", found " + toText(block.numKvHeads));
