@@ -186,7 +186,7 @@ LoraPair readPair(const SafetensorsFile& file, const Json& config, const TensorI
 
 }  // namespace
 
-void writePeftAdapter(const fs::path& folder, const LoraAdapter& adapter, DType dtype, const JobContext& job) {
+void writeLoraAdapter(const fs::path& folder, const LoraAdapter& adapter, DType dtype, const JobContext& job) {
     checkPairs(adapter);
     if (!canConvert(DType::F32, dtype)) throw Error(ErrorCode::Unsupported, "dtype", "adapters are written as F32, F16 or BF16");
     std::vector<TensorSource> tensors;
@@ -199,14 +199,14 @@ void writePeftAdapter(const fs::path& folder, const LoraAdapter& adapter, DType 
     writeJsonFile(folder / kConfigName, adapterConfig(adapter));
 }
 
-void exportPeftAdapter(const fs::path& to, const LoraAdapter& adapter, DType dtype, const JobContext& job) {
+void exportLoraAdapter(const fs::path& to, const LoraAdapter& adapter, DType dtype, const JobContext& job) {
     if (fs::exists(to)) throw Error(ErrorCode::BadInput, to.string(), "the target exists already; choose a new name");
     StagedFolder staged(to);
-    writePeftAdapter(staged.path(), adapter, dtype, job);
+    writeLoraAdapter(staged.path(), adapter, dtype, job);
     staged.commit();
 }
 
-LoraAdapter readPeftAdapter(const fs::path& path) {
+LoraAdapter readLoraAdapter(const fs::path& path) {
     const fs::path folder = path.filename() == kConfigName ? path.parent_path() : path;
     const std::string subject = (folder / kConfigName).string();
     const Json config = readJsonFile(folder / kConfigName);
@@ -226,7 +226,7 @@ LoraAdapter readPeftAdapter(const fs::path& path) {
     return adapter;
 }
 
-std::vector<Problem> checkAdapter(const LoraAdapter& adapter, const Anatomy& base) {
+std::vector<Problem> checkLoraAdapter(const LoraAdapter& adapter, const Anatomy& base) {
     std::vector<Problem> problems;
     for (const LoraPair& pair : adapter.pairs) {
         const auto found = base.expected().find(pair.module + ".weight");

@@ -28,16 +28,16 @@ struct LoraAdapter {
 /// Writes adapter_config.json and adapter_model.safetensors (tensors `base_model.model.<module>.lora_A.weight` [rank, in], `.lora_B.weight` [out, rank])
 /// into the existing `folder`; each file is complete before it gets its name. The commonest rank and alpha become `r` and `lora_alpha`, others go to
 /// `rank_pattern` and `alpha_pattern`. `dtype` F32, F16 or BF16. Throws BadInput naming the pair whose sizes contradict its values, DiskFull, NoPermission.
-void writePeftAdapter(const std::filesystem::path& folder, const LoraAdapter& adapter, DType dtype = DType::F32, const JobContext& job = {});
+void writeLoraAdapter(const std::filesystem::path& folder, const LoraAdapter& adapter, DType dtype = DType::F32, const JobContext& job = {});
 /// The same into the new folder `to`, which gets its name when complete. Throws BadInput when it exists.
-void exportPeftAdapter(const std::filesystem::path& to, const LoraAdapter& adapter, DType dtype = DType::F32, const JobContext& job = {});
+void exportLoraAdapter(const std::filesystem::path& to, const LoraAdapter& adapter, DType dtype = DType::F32, const JobContext& job = {});
 
 /// Reads one back, from the folder or its adapter_config.json. With `use_rslora`, alpha is returned so that alpha / rank is the factor that applies.
 /// Throws NotFound, Corrupt; BadInput naming field or tensor (half a pair, a rank that config and tensor disagree on);
 /// Unsupported for other PEFT types, DoRA, trained biases, embeddings and saved modules.
-LoraAdapter readPeftAdapter(const std::filesystem::path& folder);
+LoraAdapter readLoraAdapter(const std::filesystem::path& folder);
 
 /// Does the adapter belong on this base? Every module that the base lacks and every shape that differs; empty = it fits.
-std::vector<Problem> checkAdapter(const LoraAdapter& adapter, const Anatomy& base);
+std::vector<Problem> checkLoraAdapter(const LoraAdapter& adapter, const Anatomy& base);
 
 }  // namespace resect

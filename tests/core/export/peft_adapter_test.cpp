@@ -32,8 +32,8 @@ LoraAdapter sample() {
 TEST(PeftAdapter, ReadsBackWhatItWrites) {
     const TempFolder out;
     LoraAdapter adapter = sample();
-    exportPeftAdapter(out / "adapter", adapter);
-    const LoraAdapter back = readPeftAdapter(out / "adapter");
+    exportLoraAdapter(out / "adapter", adapter);
+    const LoraAdapter back = readLoraAdapter(out / "adapter");
     EXPECT_EQ(back.base, "/models/cut");
     EXPECT_EQ(back.dropout, 0.05);
     ASSERT_EQ(back.pairs.size(), adapter.pairs.size());
@@ -48,7 +48,7 @@ TEST(PeftAdapter, ReadsBackWhatItWrites) {
 
 TEST(PeftAdapter, UsesTheNamesAndFieldsOfPeft) {
     const TempFolder out;
-    exportPeftAdapter(out / "adapter", sample(), DType::BF16);
+    exportLoraAdapter(out / "adapter", sample(), DType::BF16);
     const Json config = readJsonFile(out / "adapter" / "adapter_config.json");
     EXPECT_EQ(config["peft_type"], "LORA");
     EXPECT_EQ(config["task_type"], "CAUSAL_LM");
@@ -70,7 +70,7 @@ TEST(PeftAdapter, NamesLayersInFullWhenNotAllBlocksAreAdapted) {
     const TempFolder out;
     LoraAdapter adapter = sample();
     adapter.pairs.erase(adapter.pairs.begin());
-    exportPeftAdapter(out / "adapter", adapter);
+    exportLoraAdapter(out / "adapter", adapter);
     const Json names = readJsonFile(out / "adapter" / "adapter_config.json")["target_modules"];
     EXPECT_EQ(names.size(), 5u);
     EXPECT_EQ(names[0], "model.layers.0.mlp.down_proj");
@@ -80,26 +80,26 @@ TEST(PeftAdapter, RefusesPairsWhoseSizesContradictTheirValues) {
     const TempFolder out;
     LoraAdapter adapter = sample();
     adapter.pairs[0].a.pop_back();
-    EXPECT_THAT(errorOf([&] { exportPeftAdapter(out / "a", adapter); }).what(), HasSubstr("model.layers.0.self_attn.q_proj"));
+    EXPECT_THAT(errorOf([&] { exportLoraAdapter(out / "a", adapter); }).what(), HasSubstr("model.layers.0.self_attn.q_proj"));
     adapter = sample();
     adapter.pairs.push_back(adapter.pairs[0]);
-    EXPECT_THAT(errorOf([&] { exportPeftAdapter(out / "a", adapter); }).what(), HasSubstr("twice"));
-    EXPECT_THROW(exportPeftAdapter(out / "a", {}), Error);
+    EXPECT_THAT(errorOf([&] { exportLoraAdapter(out / "a", adapter); }).what(), HasSubstr("twice"));
+    EXPECT_THROW(exportLoraAdapter(out / "a", {}), Error);
     EXPECT_FALSE(fs::exists(out / "a"));
-    exportPeftAdapter(out / "a", sample());
-    EXPECT_THAT(errorOf([&] { exportPeftAdapter(out / "a", sample()); }).what(), HasSubstr("exists already"));
+    exportLoraAdapter(out / "a", sample());
+    EXPECT_THAT(errorOf([&] { exportLoraAdapter(out / "a", sample()); }).what(), HasSubstr("exists already"));
 }
 
 TEST(PeftAdapter, RefusesWhatItDoesNotUnderstandAndNamesTheField) {
     const TempFolder out;
-    exportPeftAdapter(out / "adapter", sample());
+    exportLoraAdapter(out / "adapter", sample());
     const fs::path path = out / "adapter" / "adapter_config.json";
     const Json good = readJsonFile(path);
     const auto failure = [&](const char* field, Json value) {
         Json config = good;
         config[field] = std::move(value);
         writeJsonFile(path, config);
-        return errorOf([&] { readPeftAdapter(out / "adapter"); });
+        return errorOf([&] { readLoraAdapter(out / "adapter"); });
     };
     for (const auto& [field, value] : std::vector<std::pair<const char*, Json>>{{"peft_type", "IA3"}, {"bias", "all"}, {"use_dora", true}, {"fan_in_fan_out", true}, {"modules_to_save", {"lm_head"}}}) {
         const Error error = failure(field, value);
@@ -109,40 +109,40 @@ TEST(PeftAdapter, RefusesWhatItDoesNotUnderstandAndNamesTheField) {
     EXPECT_THAT(failure("r", 5).what(), HasSubstr("the configuration says rank 5, the tensor has 4"));
     EXPECT_THAT(failure("rank_pattern", Json{{"(", 2}}).what(), HasSubstr("not a regular expression"));
     writeText(path, "{");
-    EXPECT_EQ(errorOf([&] { readPeftAdapter(out / "adapter"); }).code(), ErrorCode::BadInput);
+    EXPECT_EQ(errorOf([&] { readLoraAdapter(out / "adapter"); }).code(), ErrorCode::BadInput);
     fs::remove(path);
-    EXPECT_EQ(errorOf([&] { readPeftAdapter(out / "adapter"); }).code(), ErrorCode::NotFound);
+    EXPECT_EQ(errorOf([&] { readLoraAdapter(out / "adapter"); }).code(), ErrorCode::NotFound);
 }
 
 TEST(PeftAdapter, RankStabilisedScalingComesBackAsItsAlpha) {
     const TempFolder out;
-    exportPeftAdapter(out / "adapter", sample());
+    exportLoraAdapter(out / "adapter", sample());
     const fs::path path = out / "adapter" / "adapter_config.json";
     Json config = readJsonFile(path);
     config["use_rslora"] = true;
     writeJsonFile(path, config);
-    const LoraAdapter back = readPeftAdapter(path);
+    const LoraAdapter back = readLoraAdapter(path);
     EXPECT_DOUBLE_EQ(back.pairs[0].alpha / 4, 8 / 2.0) << "alpha / sqrt(rank)";
 }
 
 TEST(PeftAdapter, HalfAPairIsAnError) {
     const TempFolder out;
-    exportPeftAdapter(out / "adapter", sample());
+    exportLoraAdapter(out / "adapter", sample());
     for (const char* name : {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"}) {
         writeRawSafetensors(out / "adapter" / "adapter_model.safetensors", R"({")" + std::string(name) + R"(":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}})", "12345678");
-        EXPECT_THAT(errorOf([&] { readPeftAdapter(out / "adapter"); }).what(), HasSubstr("has no lora_"));
+        EXPECT_THAT(errorOf([&] { readLoraAdapter(out / "adapter"); }).what(), HasSubstr("has no lora_"));
     }
 }
 
-TEST(CheckAdapter, FindsModulesAndShapesThatDoNotFit) {
+TEST(CheckLoraAdapter, FindsModulesAndShapesThatDoNotFit) {
     const TinyCheckpoint tiny = tinyLlama();
     const Checkpoint checkpoint = tiny.open();
     const Anatomy anatomy = Anatomy::of(checkpoint);
-    EXPECT_EQ(listed(checkAdapter(sample(), anatomy)), "");
+    EXPECT_EQ(listed(checkLoraAdapter(sample(), anatomy)), "");
     LoraAdapter wrong = sample();
     wrong.pairs[0].module = "model.layers.3.self_attn.q_proj";
     wrong.pairs[1].in = 44;
-    const std::string found = listed(checkAdapter(wrong, anatomy));
+    const std::string found = listed(checkLoraAdapter(wrong, anatomy));
     EXPECT_THAT(found, HasSubstr("model.layers.3.self_attn.q_proj: The base has no such layer"));
     EXPECT_THAT(found, HasSubstr("made for 48 x 44, the base has 48 x 43"));
 }
