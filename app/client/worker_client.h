@@ -62,6 +62,7 @@ public:
 
     /// Default: `resect-cli` beside this program, arguments {"serve"}.
     void setProgram(const QString& program, const QStringList& arguments);
+    const QString& program() const noexcept { return m_program; }
     void start();
     void restart();     ///< after Failed, or to apply other threads
     void shutDown();    ///< closes stdin and waits briefly; the destructor does too

@@ -198,6 +198,12 @@ void Document::setPreview(protocol::PreviewMessage preview, int revision) {
     Q_EMIT previewChanged();
 }
 
+void Document::clearPreview() {
+    if (!m_preview) return;
+    m_preview.reset();
+    Q_EMIT previewChanged();
+}
+
 void Document::setMeasures(std::vector<protocol::MeasureMessage> measures) {
     m_measures = std::move(measures);
     std::stable_sort(m_measures.begin(), m_measures.end(), [](const auto& a, const auto& b) { return a.created > b.created; });

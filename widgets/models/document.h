@@ -76,6 +76,7 @@ public:
 
     const protocol::PreviewMessage* preview() const noexcept { return m_preview ? &*m_preview : nullptr; }
     void setPreview(protocol::PreviewMessage preview, int revision);
+    void clearPreview();           ///< other data or settings: what was measured no longer holds
 
     const std::vector<protocol::MeasureMessage>& measures() const noexcept { return m_measures; }
     void setMeasures(std::vector<protocol::MeasureMessage> measures);

@@ -434,7 +434,11 @@ bool StructureFilter::filterAcceptsRow(int row, const QModelIndex& parent) const
     const QModelIndex index = sourceModel()->index(row, StructureModel::Name, parent);
     // Folding rows and the model itself match only through what is inside them.
     if (index.data(StructureModel::IsGroupRole).toBool() || StructureModel::refAt(index).kind == PartKind::Model) return false;
-    return std::all_of(m_terms.begin(), m_terms.end(), [&](const Term& term) { return matches(term, index); });
+    return matches(index);
+}
+
+bool StructureFilter::matches(const QModelIndex& index) const {
+    return index.isValid() && std::all_of(m_terms.begin(), m_terms.end(), [&](const Term& term) { return matches(term, index); });
 }
 
 }  // namespace resect::ui

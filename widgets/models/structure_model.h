@@ -68,6 +68,8 @@ public:
     void setText(const QString& text);
     /// Why a term is not understood; empty when all are.
     const QString& problem() const noexcept { return m_problem; }
+    /// Whether a row of the source model meets all terms itself.
+    bool matches(const QModelIndex& sourceIndex) const;
 
 protected:
     bool filterAcceptsRow(int row, const QModelIndex& parent) const override;

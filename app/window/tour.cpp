@@ -1,0 +1,222 @@
+#include "app/window/tour.h"
+
+#include "app/pages/export_dialog.h"
+#include "app/pages/recover_dialog.h"
+#include "app/window/dialogs.h"
+#include "app/window/main_window.h"
+#include "app/window/runs_dock.h"
+#include "core/base/numbers.h"
+#include "widgets/plots/theme.h"
+
+#include <QApplication>
+#include <QDir>
+#include <QElapsedTimer>
+#include <QEventLoop>
+#include <QFile>
+#include <QSettings>
+#include <QStandardPaths>
+#include <QTemporaryDir>
+#include <QTextStream>
+
+#include <cmath>
+#include <cstdio>
+#include <functional>
+
+namespace resect::ui {
+namespace {
+
+/// The tour as a list of checked steps; each waits for the event loop, never for the worker directly.
+class Tour {
+public:
+    Tour(const QString& folder, const QString& checkpoint) : m_folder(folder), m_checkpoint(checkpoint) {}
+
+    int run() {
+        if (!QDir().mkpath(m_folder)) {
+            std::fprintf(stderr, "resect: the folder %s could not be made\n", qPrintable(m_folder));
+            return 1;
+        }
+        QElapsedTimer total;
+        total.start();
+        ThemeNotifier::instance().setMode(ThemeMode::Light);
+        MainWindow window;
+        m_window = &window;
+        window.resize(1440, 900);
+        window.setCloseAnswer(QStringLiteral("stop"));
+        window.show();
+        settle(100);
+        note(QStringLiteral("window on screen after %1 ms").arg(total.elapsed()));
+        picture(QStringLiteral("00-start"));
+        open() && measure() && plan() && preview();
+        if (window.document().model()) pages();
+        if (window.document().model()) dialogs();
+        for (int i = window.messages().rowCount() - 1; i >= 0; --i) note(QStringLiteral("message: ") + window.messages().index(i, 0).data().toString());
+        window.close();
+        note(QStringLiteral("%1 pictures, %2 problems, %3").arg(m_pictures).arg(m_failures).arg(QString::fromStdString(formatDuration(static_cast<double>(total.elapsed()) / 1000))));
+        return writeReport() && m_failures == 0 ? 0 : 1;
+    }
+
+private:
+    void note(const QString& text) {
+        m_lines << text;
+        std::fprintf(stderr, "%s\n", qPrintable(text));
+    }
+    bool check(bool good, const QString& what) {
+        note((good ? QStringLiteral("ok    ") : QStringLiteral("FAIL  ")) + what);
+        if (!good) ++m_failures;
+        return good;
+    }
+    void settle(int milliseconds) {
+        QEventLoop loop;
+        QTimer::singleShot(milliseconds, &loop, &QEventLoop::quit);
+        loop.exec();
+    }
+    bool waitFor(const std::function<bool()>& condition, int seconds) {
+        QElapsedTimer timer;
+        timer.start();
+        while (!condition() && timer.elapsed() < seconds * 1000) settle(50);
+        return condition();
+    }
+
+    bool open() {
+        m_window->client().start();
+        if (!check(waitFor([&] { return m_window->client().state() == WorkerClient::State::Ready; }, 60), QStringLiteral("the worker answers"))) return false;
+        QElapsedTimer timer;
+        timer.start();
+        if (m_checkpoint.isEmpty()) m_window->session().openDemo();
+        else m_window->openPath(m_checkpoint);
+        if (!check(waitFor([&] { return m_window->document().model() != nullptr; }, 60), QStringLiteral("the checkpoint opens"))) return false;
+        note(QStringLiteral("opened %1 in %2 ms").arg(QString::fromStdString(m_window->document().model()->name)).arg(timer.elapsed()));
+        check(waitFor([&] { return !m_window->document().methods().empty(); }, 30), QStringLiteral("the worker lists its methods"));
+        check(waitFor([&] { return m_window->document().check() != nullptr; }, 30), QStringLiteral("the empty plan is checked"));
+        if (m_window->document().data().file.empty()) {
+            auto data = m_window->document().data();
+            data.file = demoText().toStdString();
+            m_window->document().setData(data);
+        }
+        auto data = m_window->document().data();
+        data.maxRows = 16;
+        m_window->document().setData(data);
+        return check(!data.file.empty(), QStringLiteral("a calibration text is chosen"));
+    }
+
+    bool measure() {
+        bool any = false;
+        for (const auto& method : m_window->document().methods()) {
+            if (!method.measures) continue;
+            const size_t before = m_window->document().measures().size();
+            QElapsedTimer timer;
+            timer.start();
+            m_window->session().measure(method, Json::object());
+            waitFor([&] { return m_window->client().jobs().empty(); }, 300);
+            any = check(m_window->document().measures().size() > before, QStringLiteral("measured %1 in %2 s").arg(QString::fromStdString(method.id)).arg(static_cast<double>(timer.elapsed()) / 1000, 0, 'f', 1)) || any;
+        }
+        waitFor([&] { return !m_window->session().scores().empty(); }, 20);
+        return check(any, QStringLiteral("something was measured"));
+    }
+
+    bool plan() {
+        Document& document = m_window->document();
+        const auto& blocks = document.model()->blocks;
+        const int middle = blocks[blocks.size() / 2].index;
+        document.selection().select({blockRef(middle)});
+        document.dropSelection();
+        settle(30);
+        const int other = blocks[blocks.size() / 3].index;
+        document.selection().select(headsOf(blocks[blocks.size() / 3], 0).empty() ? RefSet{attentionRef(other)} : RefSet{headRef(other, 0)});
+        if (blocks.size() > 2 && blocks[blocks.size() / 3].numHeads > 1) document.dropSelection();
+        check(document.isDropped(blockRef(middle)), QStringLiteral("Delete drops the selection"));
+        document.undoStack().undo();
+        document.undoStack().undo();
+        check(document.planIsEmpty(), QStringLiteral("undo empties the plan"));
+        document.undoStack().redo();
+        document.undoStack().redo();
+        document.selection().select({blockRef(middle)});
+        QElapsedTimer timer;
+        timer.start();
+        const bool checked = waitFor([&] { return document.check() && document.check()->after.parameters < document.check()->before.parameters; }, 20);
+        return check(checked && document.check()->legal, QStringLiteral("the plan is checked (%1 ms) and legal").arg(timer.elapsed()));
+    }
+
+    bool preview() {
+        Document& document = m_window->document();
+        m_window->session().startPreview();
+        const bool done = waitFor([&] { return document.preview() && document.preview()->final; }, 300);
+        if (!check(done && std::isfinite(document.preview()->perplexity), QStringLiteral("the preview finishes"))) return false;
+        note(QStringLiteral("perplexity %1 -> %2, KL %3").arg(document.preview()->baseline).arg(document.preview()->perplexity).arg(document.preview()->kl));
+        return true;
+    }
+
+    void bothThemes(const std::function<void(const QString& suffix)>& draw) {
+        for (const auto& [mode, suffix] : {std::pair{ThemeMode::Light, QStringLiteral("light")}, std::pair{ThemeMode::Dark, QStringLiteral("dark")}}) {
+            ThemeNotifier::instance().setMode(mode);
+            settle(150);
+            draw(suffix);
+        }
+        ThemeNotifier::instance().setMode(ThemeMode::Light);
+    }
+
+    void picture(const QString& name, QWidget* widget = nullptr) {
+        bothThemes([&](const QString& suffix) {
+            const QString path = QStringLiteral("%1/%2-%3.png").arg(m_folder, name, suffix);
+            if ((widget ? widget : m_window)->grab().save(path)) ++m_pictures;
+            else check(false, QStringLiteral("writing ") + path);
+        });
+    }
+
+    void pages() {
+        m_window->applyLayout(QStringLiteral("cut"));
+        int number = 1;
+        for (Page* page : m_window->pages()) {
+            m_window->showPage(page->id());
+            settle(200);
+            check(waitFor([&] { return !page->busy(); }, 60), QStringLiteral("page %1").arg(page->id()));
+            picture(QStringLiteral("%1-%2").arg(number++, 2, 10, QLatin1Char('0')).arg(page->id()));
+        }
+        m_window->applyLayout(QStringLiteral("recover"));
+        settle(100);
+        picture(QStringLiteral("%1-runs").arg(number, 2, 10, QLatin1Char('0')));
+        m_window->applyLayout(QStringLiteral("cut"));
+    }
+
+    void dialogs() {
+        const auto show = [&](const QString& name, QDialog& dialog) {
+            dialog.show();
+            settle(1500);
+            picture(name, &dialog);
+            dialog.hide();
+        };
+        RecoverDialog recover(m_window->document(), m_window->client(), m_window->session(), m_window);
+        show(QStringLiteral("20-recover"), recover);
+        ExportDialog exports(m_window->document(), m_window->client(), m_window->session(), m_window->runs(), m_window);
+        show(QStringLiteral("21-export-target"), exports);
+        exports.goTo(ExportDialog::Shape);
+        show(QStringLiteral("22-export-shape"), exports);
+        exports.goTo(ExportDialog::Write);
+        show(QStringLiteral("23-export-write"), exports);
+        SettingsDialog settings(m_window->document(), m_window->client(), m_window->session(), {}, m_window);
+        show(QStringLiteral("24-settings"), settings);
+    }
+
+    bool writeReport() {
+        QFile file(m_folder + QStringLiteral("/report.txt"));
+        return file.open(QIODevice::WriteOnly) && file.write(m_lines.join(QLatin1Char('\n')).toUtf8() + '\n') > 0;
+    }
+
+    QString m_folder, m_checkpoint;
+    MainWindow* m_window = nullptr;
+    QStringList m_lines;
+    int m_failures = 0, m_pictures = 0;
+};
+
+}  // namespace
+
+int runScreenshotTour(const QString& folder, const QString& checkpoint) {
+    // Nothing of the tour may touch, or come from, the user's own workspaces and settings.
+    QTemporaryDir place;
+    qputenv("RESECT_WORKSPACES", place.path().toUtf8());
+    QSettings::setDefaultFormat(QSettings::IniFormat);
+    QSettings::setPath(QSettings::IniFormat, QSettings::UserScope, place.path());
+    return Tour(QDir(folder).absolutePath(), checkpoint).run();
+}
+
+}  // namespace resect::ui
