@@ -7,6 +7,7 @@
 #include "core/method/report.h"
 #include "core/surgery/edit_plan.h"
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -39,6 +40,8 @@ public:
     const Method* find(std::string_view id) const noexcept;
     const Method& method(std::string_view id) const;      ///< throws Usage listing the known ids
     const std::vector<std::unique_ptr<Method>>& methods() const noexcept { return m_methods; }
+    /// Moves all methods of `other` here, or none when an id is already taken (throws Internal naming it).
+    void merge(MethodRegistry other);
 
 private:
     std::vector<std::unique_ptr<Method>> m_methods;
@@ -52,7 +55,15 @@ struct PluginStatus {
     std::vector<std::string> methods;  ///< ids it registered
     std::string error;                 ///< empty when it was loaded
 };
-/// Loads every *.so of the folders: `lib/resect/plugins` beside the programs and RESECT_PLUGIN_PATH. A failure is a row, never a throw.
+/// `lib/resect/plugins` beside the folder of the running program (or in it), then the folders of RESECT_PLUGIN_PATH (separated by colons).
+std::vector<std::filesystem::path> pluginFolders();
+/// Loads every *.so of the folders, in order of file name. A failure is a row, never a throw: not a library, symbols missing, another
+/// ABI (told before anything else is called), registration that throws or repeats an id (then none of its methods is taken).
+/// A loaded library stays loaded until the process ends.
+std::vector<PluginStatus> loadPlugins(MethodRegistry& registry, const std::vector<std::filesystem::path>& folders);
 std::vector<PluginStatus> loadPlugins(MethodRegistry& registry);
+
+/// A report with everything but results filled in: method, parameters, fingerprints, data, dtype, version.
+Report startReport(const Method& method, const ModelRun& run, const Parameters& parameters);
 
 }  // namespace resect

@@ -1,0 +1,132 @@
+#include "core/method/method.h"
+
+#include "core/base/error.h"
+#include "core/base/log.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <set>
+
+namespace resect {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+class Library {
+public:
+    explicit Library(const fs::path& file) : m_file(file) {
+        // Lazily first, so that a library built for another version gets as far as the question for its ABI.
+        m_handle = dlopen(file.c_str(), RTLD_LAZY | RTLD_LOCAL);
+        if (!m_handle) throw Error(ErrorCode::BadInput, file.string(), "cannot be loaded: " + lastError());
+    }
+    ~Library() {
+        if (m_handle && !m_keep) dlclose(m_handle);
+    }
+    Library(const Library&) = delete;
+    Library& operator=(const Library&) = delete;
+
+    template <class Function> Function* symbol(const char* name) const {
+        dlerror();
+        void* address = dlsym(m_handle, name);
+        if (!address) throw Error(ErrorCode::BadInput, m_file.string(), std::string("is not a plugin: it does not export ") + name);
+        return reinterpret_cast<Function*>(address);
+    }
+    void resolveEverything() {
+        void* again = dlopen(m_file.c_str(), RTLD_NOW | RTLD_LOCAL);
+        if (!again) throw Error(ErrorCode::BadInput, m_file.string(), "cannot be loaded: " + lastError());
+        dlclose(again);
+    }
+    void keep() { m_keep = true; }
+
+private:
+    static std::string lastError() {
+        const char* text = dlerror();
+        return text ? text : "unknown reason";
+    }
+    fs::path m_file;
+    void* m_handle = nullptr;
+    bool m_keep = false;
+};
+
+std::vector<std::string> registerMethods(const fs::path& file, MethodRegistry& registry) {
+    Library library(file);
+    const int abi = library.symbol<int()>("resectPluginAbi")();
+    if (abi != kPluginAbi)
+        throw Error(ErrorCode::Mismatch, file.string(),
+                    "was built for plugin interface " + std::to_string(abi) + ", this program has " + std::to_string(kPluginAbi) + "; rebuild it");
+    auto* registration = library.symbol<void(MethodRegistry&)>("resectRegister");
+    library.resolveEverything();
+    // From here on objects of the library may be alive somewhere, so it must never be unloaded.
+    library.keep();
+    MethodRegistry own;
+    registration(own);
+    std::vector<std::string> ids;
+    for (const auto& method : own.methods()) ids.push_back(method->info().id);
+    registry.merge(std::move(own));
+    return ids;
+}
+
+PluginStatus load(const fs::path& file, MethodRegistry& registry) {
+    PluginStatus status{file.string(), {}, {}};
+    try {
+        status.methods = registerMethods(file, registry);
+        if (status.methods.empty()) status.error = "registered no method";
+    } catch (const Error& error) {
+        status.error = error.message();
+    } catch (const std::exception& error) {
+        status.error = std::string("failed while registering: ") + error.what();
+    } catch (...) {
+        status.error = "failed while registering";
+    }
+    if (!status.error.empty()) log(LogLevel::Warning, "plugin " + status.file + ": " + status.error);
+    return status;
+}
+
+std::vector<fs::path> librariesOf(const fs::path& folder) {
+    std::vector<fs::path> files;
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(folder, ignored))
+        if (entry.path().extension() == ".so") files.push_back(entry.path());
+    std::sort(files.begin(), files.end());
+    return files;
+}
+
+}  // namespace
+
+std::vector<fs::path> pluginFolders() {
+    std::vector<fs::path> folders;
+    std::error_code failed;
+    const fs::path program = fs::read_symlink("/proc/self/exe", failed);
+    if (!failed) {
+        folders.push_back(program.parent_path().parent_path() / "lib/resect/plugins");
+        folders.push_back(program.parent_path() / "lib/resect/plugins");
+    }
+    const char* more = std::getenv("RESECT_PLUGIN_PATH");
+    const std::string list = more ? more : "";
+    for (std::size_t begin = 0; begin < list.size();) {
+        const std::size_t end = std::min(list.find(':', begin), list.size());
+        if (end > begin) folders.push_back(list.substr(begin, end - begin));
+        begin = end + 1;
+    }
+    return folders;
+}
+
+std::vector<PluginStatus> loadPlugins(MethodRegistry& registry, const std::vector<fs::path>& folders) {
+    std::vector<PluginStatus> rows;
+    std::set<fs::path> seen;
+    for (const fs::path& folder : folders) {
+        for (const fs::path& file : librariesOf(folder)) {
+            std::error_code failed;
+            const fs::path canonical = fs::canonical(file, failed);
+            if (!failed && !seen.insert(canonical).second) continue;
+            rows.push_back(load(file, registry));
+        }
+    }
+    return rows;
+}
+
+std::vector<PluginStatus> loadPlugins(MethodRegistry& registry) { return loadPlugins(registry, pluginFolders()); }
+
+}  // namespace resect
