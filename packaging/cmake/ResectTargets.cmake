@@ -40,4 +40,8 @@ function(resect_use_torch_pch target)
     target_precompile_headers(resect_torch_pch PRIVATE <torch/torch.h> <nlohmann/json.hpp>)
   endif()
   target_precompile_headers(${target} REUSE_FROM resect_torch_pch)
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL "EXECUTABLE")
+    target_compile_options(${target} PRIVATE -fPIC)  # as the header was compiled; with -fPIE it would not be used
+  endif()
 endfunction()
