@@ -1,12 +1,11 @@
 #include "core/base/error.h"
 #include "core/base/files.h"
 #include "core/data/byte_level.h"
+#include "core/data/sentencepiece_model.h"
 #include "core/data/text_steps.h"
 #include "core/data/tokenizer.h"
 #include "core/data/tokenizer_file.h"
 #include "core/data/tokenizer_pieces.h"
-
-#include <sentencepiece_processor.h>
 
 #include <algorithm>
 #include <unordered_map>
@@ -45,24 +44,22 @@ namespace {
 
 class SentencePieceTokenizer final : public Tokenizer {
 public:
-    SentencePieceTokenizer(const std::string& model, const SpecialTokenNames& names, const std::string& subject) {
-        const auto status = m_processor.LoadFromSerializedProto(model);
-        if (!status.ok())
-            throw Error(ErrorCode::BadInput, subject, std::string("is no SentencePiece model: ") + status.message());
-        m_vocabSize = m_processor.GetPieceSize();
-        for (int id = 0; id < m_processor.GetPieceSize(); ++id) {
-            if (!m_processor.IsControl(id) && !m_processor.IsUnknown(id)) continue;
-            m_added.add(m_processor.IdToPiece(id), {.id = id, .content = m_processor.IdToPiece(id), .special = true});
+    SentencePieceTokenizer(const std::string& model, const SpecialTokenNames& names, const std::string& subject)
+        : m_model(SentencePieceModel::load(model, subject)) {
+        m_vocabSize = m_model->pieceSize();
+        for (int id = 0; id < m_model->pieceSize(); ++id) {
+            if (!m_model->isControl(id) && !m_model->isUnknown(id)) continue;
+            m_added.add(m_model->piece(id), {.id = id, .content = m_model->piece(id), .special = true});
         }
         for (const AddedToken& token : names.addedTokens) {
-            if (token.id < m_processor.GetPieceSize()) continue;
+            if (token.id < m_model->pieceSize()) continue;
             m_added.add(token.content, token);
             m_addedText[token.id] = token.content;
             m_vocabSize = std::max(m_vocabSize, token.id + 1);
         }
         const auto idIfAny = [](int id) { return id < 0 ? std::nullopt : std::optional<std::int64_t>(id); };
-        m_bos = names.bos ? idOf(*names.bos) : idIfAny(m_processor.bos_id());
-        m_eos = names.eos ? idOf(*names.eos) : idIfAny(m_processor.eos_id());
+        m_bos = names.bos ? idOf(*names.bos) : idIfAny(m_model->bosId());
+        m_eos = names.eos ? idOf(*names.eos) : idIfAny(m_model->eosId());
         m_addBos = names.addBos.value_or(true);
         m_addEos = names.addEos.value_or(false);
         m_decoder = readDecoder(decoderJson(), subject);
@@ -80,8 +77,8 @@ public:
                 continue;
             }
             const std::string_view stretch = text.substr(segment.range.begin, segment.range.end - segment.range.begin);
-            const auto status = m_processor.Encode({stretch.data(), stretch.size()}, &part);
-            if (!status.ok()) throw Error(ErrorCode::Internal, "SentencePiece", status.message());
+            const std::string error = m_model->encode(stretch, part);
+            if (!error.empty()) throw Error(ErrorCode::Internal, "SentencePiece", error);
             ids.insert(ids.end(), part.begin(), part.end());
         }
         if (special == SpecialTokens::Add && m_addEos && m_eos) ids.push_back(*m_eos);
@@ -107,8 +104,8 @@ public:
         for (const auto& [id, text] : m_addedText) {
             if (text == token) return id;
         }
-        const int id = m_processor.PieceToId({token.data(), token.size()});
-        return id >= 0 && m_processor.IdToPiece(id) == token ? std::optional<std::int64_t>(id) : std::nullopt;
+        const int id = m_model->idOf(token);
+        return id >= 0 && m_model->piece(id) == token ? std::optional<std::int64_t>(id) : std::nullopt;
     }
 
 private:
@@ -116,7 +113,7 @@ private:
     Json decoderJson() const {
         std::vector<std::string> pieces;
         const bool dummySpace =
-            m_processor.Encode("a", &pieces).ok() && !pieces.empty() && pieces.front().starts_with("\xE2\x96\x81");
+            m_model->encode("a", pieces).empty() && !pieces.empty() && pieces.front().starts_with("\xE2\x96\x81");
         Json steps = Json::array({{{"type", "Replace"}, {"pattern", {{"String", "\xE2\x96\x81"}}}, {"content", " "}},
                                   {{"type", "ByteFallback"}},
                                   {{"type", "Fuse"}}});
@@ -126,12 +123,12 @@ private:
 
     std::string tokenText(std::int64_t id) const {
         requireTokenId(id, m_vocabSize);
-        if (id < m_processor.GetPieceSize()) return m_processor.IdToPiece(static_cast<int>(id));
+        if (id < m_model->pieceSize()) return m_model->piece(static_cast<int>(id));
         const auto added = m_addedText.find(id);
         return added == m_addedText.end() ? std::string() : added->second;
     }
 
-    sentencepiece::SentencePieceProcessor m_processor;
+    std::unique_ptr<SentencePieceModel> m_model;
     AddedTokenMatcher m_added;
     std::unordered_map<std::int64_t, std::string> m_addedText;
     std::unique_ptr<TokenDecoder> m_decoder;
