@@ -149,6 +149,18 @@ TaskFile loadTasks(const std::filesystem::path& path, std::int64_t maxTasks) {
     return file;
 }
 
+bool isExactAnswer(std::string_view generated, std::string_view answer) {
+    const auto trimmed = [](std::string_view text) {
+        return text.substr(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
+    };
+    generated = trimmed(generated);
+    answer = trimmed(answer);
+    if (answer.empty() || !generated.starts_with(answer)) return false;
+    const std::string rest = replaceInvalidUtf8(generated.substr(answer.size()));  // generation may stop inside a character
+    std::size_t pos = 0;
+    return rest.empty() || !isWordCharacter(nextCodePoint(rest, pos));
+}
+
 ScoredTokens scoredTokens(const Tokenizer& tokenizer, const std::string& context, const std::string& continuation,
                           ContextStart start, std::int64_t maxTokens) {
     const std::size_t kept = context.find_last_not_of(" \t\n\r") == context.npos ? 0 : context.find_last_not_of(" \t\n\r") + 1;

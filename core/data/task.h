@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace resect {
@@ -25,7 +26,7 @@ struct ChoiceTask {
     int answer = 0;  ///< index into options
 };
 
-/// A prompt that has one right continuation: right when greedy generation begins with `answer` (leading spaces aside).
+/// A prompt that has one right continuation, see isExactAnswer().
 struct ExactTask {
     std::string id;
     std::string prompt, answer;
@@ -51,6 +52,10 @@ struct TaskFile {
 ///
 /// `maxTasks` 0 = all. Throws NotFound, BadInput (empty, no usable row, not UTF-8).
 TaskFile loadTasks(const std::filesystem::path& file, std::int64_t maxTasks = 0);
+
+/// True when `generated` begins with `answer` (white space before either aside) and no letter or digit follows: "2. So" answers
+/// "2", "20" does not. Capitals count.
+bool isExactAnswer(std::string_view generated, std::string_view answer);
 
 /// A context and the tokens to be scored after it.
 struct ScoredTokens {

@@ -62,6 +62,18 @@ TEST(Tasks, ListRejectedLines) {
     EXPECT_THROW(load("\xFF\n"), Error);
 }
 
+TEST(ExactAnswers, EndWhereTheAnswerEnds) {
+    EXPECT_TRUE(isExactAnswer(" 2. So", "2"));
+    EXPECT_TRUE(isExactAnswer("2", "2"));
+    EXPECT_TRUE(isExactAnswer("\nTarn", " Tarn"));
+    EXPECT_TRUE(isExactAnswer("2\xE4", "2"));
+    EXPECT_FALSE(isExactAnswer(" 20.", "2"));
+    EXPECT_FALSE(isExactAnswer(" Tarna", "Tarn"));
+    EXPECT_FALSE(isExactAnswer(" 2\u00e9", "2"));
+    EXPECT_FALSE(isExactAnswer("", "2"));
+    EXPECT_FALSE(isExactAnswer("x", ""));
+}
+
 TEST(ScoredTokens, AreThoseBehindTheContext) {
     const test::ByteTokenizer tokenizer;
     const ScoredTokens plain = scoredTokens(tokenizer, "ab ", "c", ContextStart::Plain);
