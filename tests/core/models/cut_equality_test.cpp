@@ -1,0 +1,110 @@
+#include "core/export/hf_writer.h"
+#include "core/models/model.h"
+#include "core/surgery/edit_plan.h"
+#include "tests/support/tiny_checkpoint.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+namespace resect::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+TokenBatch someTokens(std::int64_t vocabSize) {
+    auto generator = torch::make_generator<torch::CPUGeneratorImpl>(7);
+    TokenBatch batch;
+    batch.ids_BT = torch::randint(vocabSize, {2, 17}, generator, torch::kInt64);
+    return batch;
+}
+
+torch::Tensor logitsOf(const fs::path& folder, const Cut& cut, torch::ScalarType dtype) {
+    const Checkpoint checkpoint = Checkpoint::open(folder);
+    const auto model = LanguageModel::load(checkpoint, {torch::kCPU, dtype, false});
+    model->setCut(cut);
+    torch::NoGradGuard noGradients;
+    return model->logits(someTokens(model->shape().vocabSize));
+}
+
+double largestDifference(const torch::Tensor& a, const torch::Tensor& b) {
+    EXPECT_EQ(a.sizes(), b.sizes());
+    return (a - b).abs().max().item<double>();
+}
+
+/// The masked model and the checkpoint written in each way must compute the same.
+void expectEqualEachWay(const fs::path& source, const std::vector<EditPointer>& edits, std::initializer_list<SliceWay> ways = {SliceWay::Exact, SliceWay::Padded, SliceWay::Zeroed}) {
+    const Checkpoint checkpoint = Checkpoint::open(source);
+    const Anatomy anatomy = Anatomy::of(checkpoint);
+    const EditPlan plan{"", edits, nullptr};
+    SCOPED_TRACE(anatomy.shape().modelType + " " + plan.toJson().dump());
+    const Cut cut = cutOf(plan, anatomy.shape());
+    const torch::Tensor candidate = logitsOf(source, cut, torch::kFloat32), candidate64 = logitsOf(source, cut, torch::kFloat64);
+    ASSERT_TRUE(candidate.isfinite().all().item<bool>());
+    if (!cut.empty()) EXPECT_GT(largestDifference(candidate, logitsOf(source, {}, torch::kFloat32)), 1e-4) << "the cut changes something";
+    for (SliceWay way : ways) {
+        SCOPED_TRACE(std::string(name(way)));
+        const TempFolder out;
+        ExportOptions options;
+        options.way = way;
+        exportHuggingFace(checkpoint, anatomy, cut, out / "x", options, {});
+        EXPECT_LE(largestDifference(candidate, logitsOf(out / "x", {}, torch::kFloat32)), 1e-5);
+        EXPECT_LE(largestDifference(candidate64, logitsOf(out / "x", {}, torch::kFloat64)), 1e-11);
+    }
+}
+
+/// One row of the coupling tables after the other, then all together.
+std::vector<std::vector<EditPointer>> cuts() {
+    return {{},
+            {dropBlocks({1})},
+            {dropAttention({0, 2})},
+            {dropMlp({1})},
+            {dropKvGroups(1, {0})},
+            {dropHeads(0, {1, 4})},
+            {dropHeads(2, {0})},
+            {dropChannels(1, {0, 5, 6, 42})},
+            {dropBlocks({0}), dropAttention({3}), dropMlp({2}), dropHeads(1, {0, 1, 3}), dropKvGroups(2, {1}), dropChannels(3, {2}), dropChannels(1, {7, 8})}};
+}
+
+TEST(CutEquality, TheExportedLlamaComputesWhatTheMaskedOneDoes) {
+    const TinyCheckpoint tiny = tinyLlama({.numBlocks = 4, .attentionBias = true, .mlpBias = true});
+    for (const auto& edits : cuts()) expectEqualEachWay(tiny.path(), edits);
+}
+
+TEST(CutEquality, SoDoMistralWithAWindowAndTheQwens) {
+    const TinyCheckpoint mistral = tinyMistral({.numBlocks = 4, .tied = true, .slidingWindow = 5});
+    const TinyCheckpoint qwen2 = tinyQwen2({.numBlocks = 4, .hiddenSize = 60, .slidingWindow = 6}), qwen3 = tinyQwen3({.numBlocks = 4});
+    for (const auto& edits : cuts()) {
+        expectEqualEachWay(mistral.path(), edits);
+        expectEqualEachWay(qwen2.path(), edits);
+        expectEqualEachWay(qwen3.path(), edits);
+    }
+}
+
+TEST(CutEquality, SoDoesMixtralWithoutBlocksAndLayers) {
+    const TinyCheckpoint tiny = tinyMixtral({.numBlocks = 4});
+    for (const std::vector<EditPointer>& edits : std::vector<std::vector<EditPointer>>{{dropBlocks({0, 2})}, {dropMlp({1})}, {dropAttention({3}), dropHeads(1, {0, 4})}, {dropKvGroups(2, {1}), dropMlp({2})}})
+        expectEqualEachWay(tiny.path(), edits);
+}
+
+TEST(CutEquality, HoldsOnTrainedWeights) {
+    RESECT_NEED_SHARED_DATA("models/llama-stories-12l");
+    expectEqualEachWay(sharedData("models/llama-stories-12l"), {dropBlocks({5, 6}), dropHeads(2, {1}), dropAttention({9}), dropChannels(3, {1, 2, 3, 200})});
+    expectEqualEachWay(sharedData("models/qwen2-stories-8l"), {dropBlocks({3}), dropMlp({5})});
+    expectEqualEachWay(sharedData("models/mixtral-stories-6l"), {dropBlocks({2}), dropAttention({4})});
+}
+
+/// Cutting what has no effect has no effect: columns of o_proj and down_proj that are zero already.
+TEST(CutEquality, RemovingWhatIsZeroAlreadyChangesNothing) {
+    TinyCheckpoint tiny = tinyLlama();
+    zeroHeads(tiny, 1, {0, 4});
+    zeroChannels(tiny, 2, {3, 17});
+    tiny.save();
+    const Checkpoint checkpoint = tiny.open();
+    const Anatomy anatomy = Anatomy::of(checkpoint);
+    const TempFolder out;
+    exportHuggingFace(checkpoint, anatomy, cutOf({"", {dropHeads(1, {0, 4}), dropChannels(2, {3, 17})}, nullptr}, anatomy.shape()), out / "x", {}, {});
+    EXPECT_LE(largestDifference(logitsOf(tiny.path(), {}, torch::kFloat32), logitsOf(out / "x", {}, torch::kFloat32)), 1e-5);
+}
+
+}  // namespace
+}  // namespace resect::test
