@@ -11,7 +11,6 @@
 #include "tests/support/generated_checkpoint.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <fcntl.h>
@@ -42,10 +41,9 @@ double statusMegabytes(const std::string& field) {
 }
 
 int exportOnce(const fs::path& source, const fs::path& target) {
-    std::atomic<bool> done = false;
     double anonymous = 0;
-    std::thread sampler([&] {
-        while (!done) {
+    std::jthread sampler([&](std::stop_token stop) {
+        while (!stop.stop_requested()) {
             anonymous = std::max(anonymous, statusMegabytes("RssAnon"));
             std::this_thread::sleep_for(std::chrono::milliseconds(2));
         }
@@ -58,7 +56,7 @@ int exportOnce(const fs::path& source, const fs::path& target) {
         exportHuggingFace(checkpoint, anatomy, cutOf(plan, anatomy.shape()), target, {}, {});
     }
     const double seconds = secondsSince(start);
-    done = true;
+    sampler.request_stop();
     sampler.join();
     std::printf("%.6f %.1f %.1f\n", seconds, anonymous, statusMegabytes("VmHWM"));
     return 0;
