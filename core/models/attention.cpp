@@ -1,4 +1,5 @@
 #include "core/models/attention.h"
+#include "core/models/fast_ops.h"
 #include "core/models/ops.h"
 #include "core/models/torch_compat.h"
 
@@ -45,8 +46,11 @@ torch::Tensor spreadGroups(const torch::Tensor& kv_BSGH, const std::vector<int>&
 class ExactAttention final : public AttentionKernel {
 public:
     torch::Tensor forward(const AttentionInput& input) const override {
+        if (ops::useFast(input.q_BTNH)) {
+            return fast::attention(input);
+        }
         if constexpr (compat::kHasFusedAttention) {
-            if (!input.q_BTNH.is_cpu()) {
+            if (input.q_BTNH.is_cuda()) {
                 return fused(input);
             }
         }

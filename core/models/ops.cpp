@@ -1,5 +1,6 @@
 #include "core/models/ops.h"
 #include "core/base/error.h"
+#include "core/models/fast_ops.h"
 #include "core/models/torch_compat.h"
 
 #include <algorithm>
@@ -46,13 +47,17 @@ bool useFast(const torch::Tensor& x) {
     return t_plainDepth == 0 && x.is_cpu() && (x.scalar_type() == torch::kFloat32 || x.scalar_type() == torch::kBFloat16);
 }
 
-torch::Tensor rmsNorm(const torch::Tensor& x, const torch::Tensor& weight, double eps) { return plainRmsNorm(x, weight, eps); }
+torch::Tensor rmsNorm(const torch::Tensor& x, const torch::Tensor& weight, double eps) {
+    return useFast(x) && weight.scalar_type() == x.scalar_type() ? fast::rmsNorm(x, weight, eps) : plainRmsNorm(x, weight, eps);
+}
 
-torch::Tensor rotate(const torch::Tensor& x_BTNH, const torch::Tensor& cos, const torch::Tensor& sin) { return plainRotate(x_BTNH, cos, sin); }
+torch::Tensor rotate(const torch::Tensor& x_BTNH, const torch::Tensor& cos, const torch::Tensor& sin) {
+    return useFast(x_BTNH) ? fast::rotate(x_BTNH, cos, sin) : plainRotate(x_BTNH, cos, sin);
+}
 
 torch::Tensor gatedActivation(const torch::Tensor& gate, const torch::Tensor& up, const std::string& activation) {
     if (activation == "silu" || activation == "swish") {
-        return torch::silu(gate) * up;
+        return useFast(gate) ? fast::siluMul(gate, up) : torch::silu(gate) * up;
     }
     if (activation == "gelu") {
         return torch::gelu(gate) * up;
@@ -67,6 +72,9 @@ torch::Tensor gatedActivation(const torch::Tensor& gate, const torch::Tensor& up
 }
 
 torch::Tensor linear(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias) {
+    if (useFast(x) && weight.scalar_type() == x.scalar_type()) {
+        return fast::linear(x, weight, bias);
+    }
     return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
 }
 
@@ -76,11 +84,14 @@ torch::Tensor headLoss(const torch::Tensor& hidden_MD, const torch::Tensor& weig
     if (counted == 0) {
         return hidden_MD.sum().to(torch::kFloat32) * 0;
     }
-    if (counted == targets_M.size(0)) {
-        return plainHeadLoss(hidden_MD, weight_VD, targets_M.to(hidden_MD.device()));
+    auto hidden = hidden_MD;
+    auto targets = targets_M.to(hidden_MD.device());
+    if (counted < targets_M.size(0)) {
+        const auto rows = counted_M.nonzero().view(-1).to(hidden_MD.device());
+        hidden = hidden.index_select(0, rows);
+        targets = targets.index_select(0, rows);
     }
-    const auto rows = counted_M.nonzero().view(-1).to(hidden_MD.device());
-    return plainHeadLoss(hidden_MD.index_select(0, rows), weight_VD, targets_M.to(hidden_MD.device()).index_select(0, rows));
+    return useFast(hidden) ? fast::headLoss(hidden, weight_VD, targets) : plainHeadLoss(hidden, weight_VD, targets);
 }
 
 }  // namespace resect::ops
