@@ -242,13 +242,32 @@ struct HeadLoss : Function<HeadLoss> {
 }  // namespace
 
 void product(const Tensor& a, const Tensor& b, Tensor& out, Into into) {
-    if (a.scalar_type() == torch::kFloat32) {
-        compat::productF32(a, b, out, into == Into::Add);
-    } else if (into == Into::Add) {
-        out.addmm_(a, b);
-    } else {
-        at::mm_out(out, a, b);
+    const auto whole = [into](const Tensor& left, const Tensor& right, Tensor& result) {
+        into == Into::Add ? at::addmm_out(result, result, left, right) : at::mm_out(result, left, right);
+    };
+    const std::int64_t m = a.size(0), n = b.size(1), side = std::max(m, n);
+    const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(a.size(1));
+    const std::int64_t threads = at::get_num_threads();
+    if (a.scalar_type() != torch::kFloat32 || threads == 1 || work < 1 << 18) {
+        whole(a, b, out);  // oneDNN spreads bf16 products over the threads itself
+        return;
     }
+    // The larger side of the result is split; each part goes to the BLAS, which runs it on the calling thread (configureRuntime sees to that).
+    constexpr std::int64_t kUnit = 16;
+    const std::int64_t step = ((side + threads - 1) / threads + kUnit - 1) / kUnit * kUnit;
+    at::parallel_for(0, (side + step - 1) / step, 1, [&](std::int64_t begin, std::int64_t end) {
+        const at::AutoDispatchBelowADInplaceOrView below;  // the gradient mode of the calling thread does not reach this one
+        for (std::int64_t i = begin; i < end; ++i) {
+            const std::int64_t from = i * step, count = std::min(step, side - from);
+            if (m >= n) {
+                auto part = out.narrow(0, from, count);
+                whole(a.narrow(0, from, count), b, part);
+            } else {
+                auto part = out.narrow(1, from, count);
+                whole(a, b.narrow(1, from, count), part);
+            }
+        }
+    });
 }
 
 Tensor rmsNorm(const Tensor& x, const Tensor& weight, double eps) { return RmsNorm::apply(x, weight, eps); }
