@@ -73,7 +73,8 @@ TEST_P(BlockedAttention, SendsTheSameGradientsBack) {
     out.backward(gradient);
     expected.backward(gradient.to(torch::kFloat64));
     for (std::size_t i = 0; i < 3; ++i) {
-        EXPECT_TENSOR_CLOSE(fast[i].grad(), plain[i].grad(), 2 * tolerance()) << "qkv"[i];
+        const double size = std::max(1.0, plain[i].grad().abs().max().item<double>());  // exactly 0 where only one key is seen
+        EXPECT_TENSOR_NEAR(fast[i].grad(), plain[i].grad(), 2 * tolerance() * size) << "qkv"[i];
     }
 }
 

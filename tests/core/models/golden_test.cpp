@@ -13,6 +13,8 @@ namespace {
 using test::ownData;
 using test::sharedData;
 
+constexpr double kTolerance = 1e-4;
+
 /// Keeps what it is shown: hidden states as Hugging Face numbers them, attention probabilities, router logits.
 class Recorder : public Observer {
 public:
@@ -77,21 +79,21 @@ TEST_P(Golden, GivesTheReferenceLogitsAndHiddenStates) {
     ASSERT_EQ(recorder.states.size(), static_cast<std::size_t>(blocks + 1));
     recorder.states.back() = normed;
     for (int i = 0; i <= blocks; ++i) {
-        EXPECT_TENSOR_NEAR(recorder.states[static_cast<std::size_t>(i)], m_golden.at("hidden_states." + std::to_string(i)), 1e-5) << i;
+        EXPECT_TENSOR_NEAR(recorder.states[static_cast<std::size_t>(i)], m_golden.at("hidden_states." + std::to_string(i)), kTolerance) << i;
     }
-    EXPECT_TENSOR_NEAR(m_model->head(normed), m_golden.at("logits"), 1e-5);
+    EXPECT_TENSOR_NEAR(m_model->head(normed), m_golden.at("logits"), kTolerance);
     for (std::size_t i = 0; i < recorder.routers.size(); ++i) {
         const auto& expected = m_golden.at("router_logits." + std::to_string(i));
-        EXPECT_TENSOR_NEAR(recorder.routers[i].reshape(expected.sizes()), expected, 1e-5);
+        EXPECT_TENSOR_NEAR(recorder.routers[i].reshape(expected.sizes()), expected, kTolerance);
     }
 }
 
 TEST_P(Golden, ShowsTheReferenceAttentionToObservers) {
     const torch::NoGradGuard noGrad;
     Recorder recorder(true);
-    EXPECT_TENSOR_NEAR(m_model->logits({m_golden.at("input_ids"), {}, {}}, &recorder), m_golden.at("logits"), 1e-5);
+    EXPECT_TENSOR_NEAR(m_model->logits({m_golden.at("input_ids"), {}, {}}, &recorder), m_golden.at("logits"), kTolerance);
     for (std::size_t i = 0; i < recorder.attentions.size(); ++i) {
-        EXPECT_TENSOR_NEAR(recorder.attentions[i], m_golden.at("attentions." + std::to_string(i)), 1e-5) << i;
+        EXPECT_TENSOR_NEAR(recorder.attentions[i], m_golden.at("attentions." + std::to_string(i)), kTolerance) << i;
     }
 }
 
@@ -103,10 +105,10 @@ TEST_P(Golden, GivesTheReferenceGradients) {
         Recorder recorder(false);
         m_model->logits({ids, {}, {}}, &recorder);
         const auto balance = balanceLoss(recorder.routers, m_model->shape().numExpertsPerToken);
-        EXPECT_TENSOR_NEAR(balance.view({1}), m_golden.at("aux_loss"), 1e-5);
+        EXPECT_TENSOR_NEAR(balance.view({1}), m_golden.at("aux_loss"), kTolerance);
         loss = loss + 0.02 * balance;
     }
-    EXPECT_TENSOR_NEAR(loss.view({1}), m_golden.at("loss"), 1e-5);
+    EXPECT_TENSOR_NEAR(loss.view({1}), m_golden.at("loss"), kTolerance);
     loss.backward();
     std::size_t compared = 0;
     m_model->visitParameters([&](const std::string& name, torch::Tensor& tensor) {
@@ -123,12 +125,12 @@ TEST_P(Golden, IgnoresPaddingOnEitherSide) {
     const auto mask = m_golden.at("padded.attention_mask").to(torch::kBool);
     const auto select = mask.unsqueeze(2);
     const auto expected = m_golden.at("padded.logits") * select;
-    EXPECT_TENSOR_NEAR(m_model->logits({ids, mask, {}}) * select, expected, 1e-5);
+    EXPECT_TENSOR_NEAR(m_model->logits({ids, mask, {}}) * select, expected, kTolerance);
     for (std::int64_t row = 0; row < ids.size(0); ++row) {  // the same row, its padding moved to the left
         const auto real = mask[row].sum().item<std::int64_t>();
         const auto shifted = ids[row].roll(-real).unsqueeze(0), shiftedMask = mask[row].roll(-real).unsqueeze(0);
         const auto logits = m_model->logits({shifted, shiftedMask, {}});
-        EXPECT_TENSOR_NEAR(logits[0].slice(0, ids.size(1) - real), m_golden.at("padded.logits")[row].slice(0, 0, real), 2e-5);
+        EXPECT_TENSOR_NEAR(logits[0].slice(0, ids.size(1) - real), m_golden.at("padded.logits")[row].slice(0, 0, real), kTolerance);
     }
 }
 
@@ -139,8 +141,8 @@ TEST_P(Golden, CachesTheReferenceKeysAndValues) {
     m_model->logits({ids, {}, {}}, nullptr, cache.get());
     EXPECT_EQ(cache->length(), ids.size(1));
     const LayerCache* layer = dynamic_cast<DecoderCache&>(*cache).layer(0);
-    EXPECT_TENSOR_NEAR(layer->k_BCGH.transpose(1, 2), m_golden.at("past_key.0"), 1e-5);
-    EXPECT_TENSOR_NEAR(layer->v_BCGH.transpose(1, 2), m_golden.at("past_value.0"), 1e-5);
+    EXPECT_TENSOR_NEAR(layer->k_BCGH.transpose(1, 2), m_golden.at("past_key.0"), kTolerance);
+    EXPECT_TENSOR_NEAR(layer->v_BCGH.transpose(1, 2), m_golden.at("past_value.0"), kTolerance);
 }
 
 TEST_P(Golden, ContinuesLikeTheReferenceWithACache) {
@@ -189,9 +191,9 @@ TEST_P(TrainedCheckpoint, GivesTheReferenceLogitsAndHiddenStates) {
     const auto normed = model->finalNorm(model->runBlocks(model->embed(batch), batch, 0, blocks, &recorder));
     recorder.states.back() = normed;
     for (int i = 0; i <= blocks; ++i) {
-        EXPECT_TENSOR_NEAR(recorder.states[static_cast<std::size_t>(i)], golden.at("hidden_states." + std::to_string(i)), 1e-4) << i;
+        EXPECT_TENSOR_NEAR(recorder.states[static_cast<std::size_t>(i)], golden.at("hidden_states." + std::to_string(i)), kTolerance) << i;
     }
-    EXPECT_TENSOR_NEAR(model->head(normed), golden.at("logits"), 1e-4);
+    EXPECT_TENSOR_NEAR(model->head(normed), golden.at("logits"), kTolerance);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, TrainedCheckpoint,

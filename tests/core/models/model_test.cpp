@@ -163,7 +163,7 @@ TEST_P(EveryFamily, MaskedRunEqualsTheCutCheckpoint) {
         if (dropped >= 0) {
             whole.blocks[static_cast<std::size_t>(dropped)].block = true;
         }
-        const SlicePlan plan = slicePlan(anatomy, whole, SliceWay::Exact);
+        const SlicePlan plan = slicePlan(*m_opened, anatomy, whole, SliceWay::Exact);
         const WeightSource source = [&](const ExpectedTensor& wanted) {
             for (const SlicedTensor& sliced : plan.tensors) {
                 if (sliced.name == wanted.name) {
