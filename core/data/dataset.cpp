@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxProblems = 1000;
 constexpr std::uint64_t kTextBytesPerByte = 40;  // tokenising a text needs the text twice, its symbols and its ids
+constexpr std::uint64_t kJsonBytesPerByte = 10;  // a parsed document beside its text
 constexpr std::size_t kMaxLine = 256u << 20;
 
 std::string fingerprintOf(const std::vector<TokenRow>& rows) {
@@ -120,7 +121,7 @@ public:
     void readArray() {
         std::ifstream in = openFile(m_file);
         const std::uint64_t size = fs::file_size(m_file);
-        if (size * 10 > m_options.maxMemory) tooLarge(m_file, size * 10, m_options.maxMemory);
+        if (size * kJsonBytesPerByte > m_options.maxMemory) tooLarge(m_file, size * kJsonBytesPerByte, m_options.maxMemory);
         std::string text(size, '\0');
         in.read(text.data(), static_cast<std::streamsize>(size));
         text.resize(static_cast<std::size_t>(in.gcount()));
@@ -188,11 +189,17 @@ private:
         throw Error(ErrorCode::BadInput, m_file.string(), "is not UTF-8 at byte " + std::to_string(offset + *bad));
     }
 
-    bool nextLine(std::ifstream& in, std::string& line) {
-        if (!std::getline(in, line)) return false;
-        if (line.size() > kMaxLine)
-            throw Error(ErrorCode::BadInput, m_file.string(), "has a line of " + formatBytes(line.size()));
-        return true;
+    /// Reads up to the next line feed; a file without any is refused before it fills the memory.
+    bool nextLine(std::ifstream& in, std::string& line) const {
+        const std::uint64_t longest = std::min<std::uint64_t>(kMaxLine, m_options.maxMemory / kJsonBytesPerByte);
+        std::streambuf& buffer = *in.rdbuf();
+        line.clear();
+        for (int c = buffer.sbumpc(); c != std::char_traits<char>::eof(); c = buffer.sbumpc()) {
+            if (c == '\n') return true;
+            if (line.size() >= longest) tooLarge(m_file, kJsonBytesPerByte * line.size(), m_options.maxMemory);
+            line.push_back(static_cast<char>(c));
+        }
+        return !line.empty();
     }
 
     void addText(const std::string& text) {

@@ -272,6 +272,8 @@ TEST_F(DatasetFile, RefusesEarlyWhatWouldNotFitIntoMemory) {
     std::string lines;
     for (int i = 0; i < 50; ++i) lines += "{\"text\": \"abcdefghijklmnopqrstuvwxyz\"}\n";
     EXPECT_EQ(errorOf("a.jsonl", lines, options).code(), ErrorCode::OutOfMemory);
+    EXPECT_EQ(errorOf("a.jsonl", text, options).code(), ErrorCode::OutOfMemory);  // one endless line
+    EXPECT_EQ(errorOf("a.json", text, options).code(), ErrorCode::OutOfMemory);
 }
 
 TEST_F(DatasetFile, StopsWhenAsked) {
