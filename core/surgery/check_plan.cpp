@@ -51,7 +51,7 @@ private:
             const DropOperation* edit = m_legal[static_cast<std::size_t>(i)] ? drop(i) : nullptr;
             if (!edit || std::find(targets.begin(), targets.end(), edit->target()) == targets.end()) continue;
             if (edit->block() == block) return i;
-            if (edit->block() < 0 && std::find(edit->indices().begin(), edit->indices().end(), block) != edit->indices().end()) return i;
+            if (edit->block() < 0 && edit->set().contains(block)) return i;
         }
         return -1;
     }
@@ -59,7 +59,7 @@ private:
     /// `edit` without some of its indices; null when nothing is left.
     static EditPointer without(const DropOperation& edit, const IndexSet& spared) {
         std::vector<int> indices;
-        for (int i : IndexSet(edit.indices()))
+        for (int i : edit.set())
             if (!spared.contains(i)) indices.push_back(i);
         if (indices.empty()) return nullptr;
         return std::make_shared<DropOperation>(edit.target(), edit.block(), std::move(indices));
@@ -96,19 +96,25 @@ private:
 
     /// Entries, or parts of them, that other entries remove already: harmless, but the user should know.
     void checkOverlaps() {
-        std::map<std::pair<std::string_view, int>, IndexSet> seen;
+        std::map<std::pair<std::string_view, int>, std::vector<const IndexSet*>> seen;
         for (int i = 0; i < numEdits(); ++i) {
             const DropOperation* edit = m_legal[static_cast<std::size_t>(i)] ? drop(i) : nullptr;
             if (!edit) continue;
-            IndexSet& before = seen[{edit->op(), edit->block()}];
+            std::vector<const IndexSet*>& before = seen[{edit->op(), edit->block()}];
             std::vector<int> repeated, inside;
-            for (int index : edit->indices())
-                if (before.contains(index)) repeated.push_back(index);
-                else if (isInside(*edit, index)) inside.push_back(index);
-            before.insert(edit->indices());
+            const bool whole = edit->block() >= 0 && isInside(*edit, -1);  // the layer that it works in
+            const bool partly = edit->block() < 0 || (edit->target() == DropTarget::Heads && !cut(edit->block()).kvGroups.empty());
+            if (whole || partly || !before.empty()) {
+                for (int index : edit->set()) {
+                    const bool again = std::any_of(before.begin(), before.end(), [&](const IndexSet* earlier) { return earlier->contains(index); });
+                    if (again) repeated.push_back(index);
+                    else if (whole || (partly && isInside(*edit, index))) inside.push_back(index);
+                }
+            }
+            before.push_back(&edit->set());
             const auto note = [&](const std::vector<int>& indices, const std::string& why) {
                 if (indices.empty()) return;
-                const bool all = indices.size() == edit->indices().size();
+                const bool all = indices.size() == edit->set().size();
                 add(Severity::Note, edit->title(), all ? "Changes nothing: " + why + "." : std::string(edit->words().many) + " " + indexText(indices) + ": " + why + ".",
                     all ? "The entry can be removed from the plan." : "", i);
             };
@@ -117,6 +123,7 @@ private:
         }
     }
 
+    /// Does a larger part of the cut hold this index of the edit? With -1: the whole layer that the edit works in?
     bool isInside(const DropOperation& edit, int index) const {
         const int b = edit.block() < 0 ? index : edit.block();
         switch (edit.target()) {
@@ -126,7 +133,7 @@ private:
         case DropTarget::Channels: return cut(b).block || cut(b).ffn;
         case DropTarget::KvGroups: return cut(b).block || cut(b).attention;
         case DropTarget::Heads:
-            return cut(b).block || cut(b).attention || (!cut(b).kvGroups.empty() && cut(b).kvGroups.contains(groupOfHead(source(b), index)));
+            return cut(b).block || cut(b).attention || (index >= 0 && cut(b).kvGroups.contains(groupOfHead(source(b), index)));
         }
         return false;
     }
@@ -141,7 +148,7 @@ private:
             instead.push_back(dropAttention({b}));
             if (edit >= 0) {
                 const DropOperation& last = *drop(edit);
-                if (const EditPointer smaller = without(last, {IndexSet(last.indices()).values().front()})) instead.push_back(smaller);
+                if (const EditPointer smaller = without(last, {*last.set().begin()})) instead.push_back(smaller);
             }
             add(Severity::Error, subject, "This would remove every head of block " + text(b) + ".", "Drop its attention as a whole, or keep at least one head.", edit,
                 std::move(instead));
@@ -174,12 +181,12 @@ private:
     }
 
     void checkChannels(int b) {
-        if (!source(b).hasFfn || cut(b).ffn || cut(b).channels.empty() || !keptChannels(source(b), cut(b)).empty()) return;
+        if (!source(b).hasFfn || cut(b).ffn || cut(b).channels.empty() || numKeptChannels(source(b), cut(b)) > 0) return;
         const int edit = lastEdit({DropTarget::Channels}, b);
         std::vector<EditPointer> instead;
         instead.push_back(dropMlp({b}));
         if (edit >= 0)
-            if (const EditPointer smaller = without(*drop(edit), {IndexSet(drop(edit)->indices()).values().front()})) instead.push_back(smaller);
+            if (const EditPointer smaller = without(*drop(edit), {*drop(edit)->set().begin()})) instead.push_back(smaller);
         add(Severity::Error, "block " + text(b) + " MLP", "This would remove every channel of block " + text(b) + ".",
             "Drop its MLP as a whole, or keep at least one channel.", edit, std::move(instead));
     }
@@ -190,7 +197,7 @@ private:
             const int edit = lastEdit({DropTarget::Blocks}, m_source.numBlocks() - 1);
             std::vector<EditPointer> instead;
             if (edit >= 0)
-                if (const EditPointer smaller = without(*drop(edit), {IndexSet(drop(edit)->indices()).values().front()})) instead.push_back(smaller);
+                if (const EditPointer smaller = without(*drop(edit), {*drop(edit)->set().begin()})) instead.push_back(smaller);
             add(Severity::Error, "plan", "This would remove all " + counted(m_source.numBlocks(), "block", "blocks") + ".", "Keep at least one block.", edit,
                 std::move(instead));
             return;
@@ -217,9 +224,8 @@ private:
         if (edit >= 0) {
             int other = first + 1;
             while (other < m_source.numBlocks() && (cut(other).block || cut(other).attention || !source(other).hasAttention)) ++other;
-            IndexSet indices(drop(edit)->indices());
             std::vector<int> moved;
-            for (int b : indices)
+            for (int b : drop(edit)->set())
                 if (b != first) moved.push_back(b);
             const EditPointer rest = moved.empty() ? nullptr : dropAttention(moved);
             if (other < m_source.numBlocks()) {

@@ -32,7 +32,7 @@ BlockShape blockAfter(const BlockShape& source, const BlockCut& cut) {
     result.numHeads = std::accumulate(result.headsPerKv.begin(), result.headsPerKv.end(), 0);
     result.hasAttention = result.numHeads > 0;
 
-    result.ffnSize = static_cast<int>(keptChannels(source, cut).size());
+    result.ffnSize = numKeptChannels(source, cut);
     result.numExperts = static_cast<int>(keptExperts(source, cut).size());
     result.hasFfn = result.ffnSize > 0 && (source.numExperts == 0 || result.numExperts > 0);
     if (!result.hasFfn) result.ffnSize = result.numExperts = result.sharedFfnSize = 0;
@@ -84,6 +84,13 @@ std::vector<int> keptKvGroups(const BlockShape& source, const BlockCut& cut) {
 std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut) {
     if (cut.block || cut.ffn || !source.hasFfn) return {};
     return remaining(source.ffnSize, cut.channels);
+}
+
+int numKeptChannels(const BlockShape& source, const BlockCut& cut) {
+    if (cut.block || cut.ffn || !source.hasFfn) return 0;
+    const auto [first, last] = std::pair{std::lower_bound(cut.channels.begin(), cut.channels.end(), 0),
+                                         std::lower_bound(cut.channels.begin(), cut.channels.end(), source.ffnSize)};
+    return source.ffnSize - static_cast<int>(last - first);
 }
 
 std::vector<int> keptExperts(const BlockShape& source, const BlockCut& cut) {

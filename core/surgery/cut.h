@@ -35,6 +35,7 @@ int firstHeadOfGroup(const BlockShape& block, int group);
 std::vector<int> keptHeads(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptKvGroups(const BlockShape& source, const BlockCut& cut);  ///< a group without heads left does not stay
 std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut);
+int numKeptChannels(const BlockShape& source, const BlockCut& cut);   ///< their number alone, without listing them
 std::vector<int> keptExperts(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptBlocks(const Cut& cut);
 

@@ -43,6 +43,15 @@ std::string whyMissing(DropTarget target, const BlockShape& block) {
     return target == DropTarget::Mlp || target == DropTarget::Channels ? "has no MLP any more" : "has no attention any more";
 }
 
+/// Each index that stands there more than once, ascending.
+std::vector<int> repeatedIn(std::vector<int> indices) {
+    std::sort(indices.begin(), indices.end());
+    std::vector<int> repeated;
+    for (std::size_t i = 1; i < indices.size(); ++i)
+        if (indices[i] == indices[i - 1] && (repeated.empty() || repeated.back() != indices[i])) repeated.push_back(indices[i]);
+    return repeated;
+}
+
 int countInside(DropTarget target, const BlockShape& block) {
     if (target == DropTarget::KvGroups) return block.numKvHeads;
     return target == DropTarget::Heads ? block.numHeads : block.ffnSize;
@@ -68,7 +77,7 @@ std::string indexText(std::span<const int> indices, std::size_t most) {
 }
 
 DropOperation::DropOperation(DropTarget target, int block, std::vector<int> indices)
-    : m_words(&wordsOf(target)), m_block(m_words->insideBlock ? block : -1), m_indices(std::move(indices)) {}
+    : m_words(&wordsOf(target)), m_block(m_words->insideBlock ? block : -1), m_indices(std::move(indices)), m_set(m_indices) {}
 
 Json DropOperation::toJson() const {
     Json json{{"op", m_words->op}};
@@ -78,8 +87,7 @@ Json DropOperation::toJson() const {
 }
 
 std::string DropOperation::title() const {
-    std::vector<int> sorted = m_indices;
-    std::sort(sorted.begin(), sorted.end());
+    const std::vector<int>& sorted = m_set.values();
     std::string verb(m_words->title);
     const bool single = sorted.size() == 1;
     if (single && verb.ends_with('s')) verb.pop_back();
@@ -112,17 +120,13 @@ std::vector<Problem> DropOperation::check(const ModelShape& source) const {
     }
     if (m_indices.empty()) error("The list of " + many + " is empty.", "Name at least one, or remove this entry.");
 
-    std::vector<int> sorted = m_indices, outside, repeated, missing;
-    std::sort(sorted.begin(), sorted.end());
-    for (std::size_t i = 0; i < sorted.size(); ++i) {
-        if (i > 0 && sorted[i] == sorted[i - 1]) {
-            if (repeated.empty() || repeated.back() != sorted[i]) repeated.push_back(sorted[i]);
-        } else if (sorted[i] < 0 || sorted[i] >= count) {
-            outside.push_back(sorted[i]);
-        } else if (!m_words->insideBlock && !hasTarget(target(), source.blocks[static_cast<std::size_t>(sorted[i])])) {
-            missing.push_back(sorted[i]);
-        }
-    }
+    std::vector<int> outside, missing;
+    const std::vector<int> repeated = m_set.size() == m_indices.size() ? std::vector<int>() : repeatedIn(m_indices);
+    if (!m_set.empty() && (*m_set.begin() < 0 || m_set.values().back() >= count))
+        std::copy_if(m_set.begin(), m_set.end(), std::back_inserter(outside), [&](int i) { return i < 0 || i >= count; });
+    if (!m_words->insideBlock)
+        std::copy_if(m_set.begin(), m_set.end(), std::back_inserter(missing),
+                     [&](int b) { return b >= 0 && b < count && !hasTarget(target(), source.blocks[static_cast<std::size_t>(b)]); });
     const std::string there = m_words->insideBlock ? "block " + text(m_block) + " has " + many + " 0-" + text(count - 1) : blocksThere;
     if (!outside.empty())
         error("There is no " + std::string(m_words->one) + " " + indexText(outside) + "; " + there + ".", "Indices count from 0.");
@@ -137,9 +141,8 @@ EditPointer DropOperation::nearestLegal(const ModelShape& source) const {
         (m_block < 0 || m_block >= numBlocks || !hasTarget(target(), source.blocks[static_cast<std::size_t>(m_block)])))
         return nullptr;
     const int count = m_words->insideBlock ? countInside(target(), source.blocks[static_cast<std::size_t>(m_block)]) : numBlocks;
-    IndexSet legal(m_indices);
     std::vector<int> kept;
-    for (int i : legal)
+    for (int i : m_set)
         if (i >= 0 && i < count && (m_words->insideBlock || hasTarget(target(), source.blocks[static_cast<std::size_t>(i)]))) kept.push_back(i);
     if (kept.empty()) return nullptr;
     return std::make_shared<DropOperation>(target(), m_block, std::move(kept));
@@ -149,10 +152,10 @@ void DropOperation::addTo(Cut& cut, const ModelShape& source) const {
     cut.blocks.resize(source.blocks.size());
     if (m_words->insideBlock) {
         BlockCut& block = cut.blocks[static_cast<std::size_t>(m_block)];
-        (target() == DropTarget::KvGroups ? block.kvGroups : target() == DropTarget::Heads ? block.heads : block.channels).insert(m_indices);
+        (target() == DropTarget::KvGroups ? block.kvGroups : target() == DropTarget::Heads ? block.heads : block.channels).insert(m_set);
         return;
     }
-    for (int b : m_indices) {
+    for (int b : m_set) {
         BlockCut& block = cut.blocks[static_cast<std::size_t>(b)];
         (target() == DropTarget::Blocks ? block.block : target() == DropTarget::Attention ? block.attention : block.ffn) = true;
     }

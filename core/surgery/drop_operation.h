@@ -24,6 +24,7 @@ public:
     const DropWords& words() const noexcept { return *m_words; }
     int block() const noexcept { return m_block; }                         ///< -1 when the indices are blocks
     const std::vector<int>& indices() const noexcept { return m_indices; } ///< as given
+    const IndexSet& set() const noexcept { return m_set; }                 ///< ascending, without repeats
 
     std::string_view op() const noexcept override { return m_words->op; }
     Json toJson() const override;
@@ -38,6 +39,7 @@ private:
     const DropWords* m_words;
     int m_block;
     std::vector<int> m_indices;
+    IndexSet m_set;
 };
 
 /// "3", "1, 5", "18-20, 22"; more than `most` ranges end in ", ...".

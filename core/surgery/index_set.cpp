@@ -15,6 +15,11 @@ void IndexSet::insert(std::span<const int> indices) {
     m_indices.erase(std::unique(m_indices.begin(), m_indices.end()), m_indices.end());
 }
 
+void IndexSet::insert(const IndexSet& other) {
+    if (m_indices.empty()) m_indices = other.m_indices;
+    else insert(std::span<const int>(other.m_indices));
+}
+
 void IndexSet::insertRange(int begin, int end) {
     if (end <= begin) return;
     std::vector<int> range(static_cast<std::size_t>(end - begin));
