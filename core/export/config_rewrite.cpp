@@ -241,15 +241,11 @@ void setDtype(Json& config, DType dtype) {
     if (!written) config["torch_dtype"] = value;
 }
 
-/// Fields that speak of files or formats that the result does not have.
-void removeForeign(Json& config, std::vector<Problem>& notes) {
-    const auto remove = [&](const char* field, const char* message, const char* advice) {
-        if (!config.contains(field)) return;
-        if (!config[field].is_null()) notes.push_back({Severity::Warning, std::string("config.json: ") + field, message, advice});
-        config.erase(field);
-    };
-    remove("quantization_config", "Removed: the weights are written unquantised.", "Quantise the export again if you need it.");
-    remove("auto_map", "Removed: it points to Python files, which are not carried over.", "The stock class of the family opens the export.");
+/// Quantised weights are refused when the configuration is read; code files are not carried over.
+void removeCodePointers(Json& config, std::vector<Problem>& notes) {
+    if (!config.contains("auto_map")) return;
+    config.erase("auto_map");
+    notes.push_back({Severity::Warning, "config.json: auto_map", "Removed: it points to Python files, which are not carried over.", "The stock class of the family opens the export."});
 }
 
 bool editsInside(const Cut& cut) {
@@ -287,7 +283,7 @@ ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const 
     if (way != SliceWay::Zeroed) kept = keptBlocks(cut);
     checkPerBlockOverrides(config, cut);
     if (kept.size() != source.blocks.size()) BlockFields(rewrite.config, rewrite.notes, source.numBlocks(), kept).rewrite();
-    removeForeign(rewrite.config, rewrite.notes);
+    removeCodePointers(rewrite.config, rewrite.notes);
     setSizes(rewrite.config, source, result);
     if (dtype) setDtype(rewrite.config, *dtype);
     const bool stock = isUniform(result);

@@ -216,6 +216,16 @@ TEST(ExportHuggingFace, RefusesACheckpointThatIsNotUnderstood) {
     EXPECT_THAT(errorOf([&] { exportHuggingFace(checkpoint, anatomy, {}, out / "x", {}, {}); }).what(), HasSubstr("foo_lm"));
 }
 
+TEST(ExportHuggingFace, RefusesQuantisedWeightsAndNamesTheField) {
+    TinyCheckpoint tiny = tinyLlama();
+    tiny.config["quantization_config"] = Json{{"quant_method", "gptq"}};
+    tiny.save();
+    const Checkpoint checkpoint = tiny.open();
+    const Anatomy anatomy = Anatomy::of(checkpoint);
+    const TempFolder out;
+    EXPECT_THAT(errorOf([&] { exportHuggingFace(checkpoint, anatomy, {}, out / "x", {}, {}); }).what(), HasSubstr("quantization_config"));
+}
+
 TEST(ExportHuggingFace, CutsRealCheckpointsEachWay) {
     RESECT_NEED_SHARED_DATA("golden/llama-gqa");
     for (const char* name : {"llama-gqa", "llama-mha-tied", "llama-bf16-sharded", "llama-f16", "llama-rope-llama3", "mistral-sliding", "qwen2", "mixtral"})
