@@ -206,7 +206,7 @@ void Trainee::saveAdapter(const fs::path& folder) const {
         const auto& b = slot(loraModule(site) + ".lora_B.weight").master;
         adapter.pairs.push_back({loraModule(site), options.rank, a.size(1), b.size(0), options.scale() * options.rank, values(a), values(b)});
     }
-    writePeftAdapter(folder, adapter);
+    writeLoraAdapter(folder, adapter);
 }
 
 bool Trainee::isSavedExactly(const AdamWSlot& slot) const {
@@ -251,7 +251,7 @@ void Trainee::restore(const fs::path& folder) {
     };
     std::map<std::string, torch::Tensor> weights;
     if (m_adapters) {
-        for (const auto& pair : readPeftAdapter(folder).pairs) {
+        for (const auto& pair : readLoraAdapter(folder).pairs) {
             weights[pair.module + ".lora_A.weight"] = matrix(pair.a, pair.rank, pair.in);
             weights[pair.module + ".lora_B.weight"] = matrix(pair.b, pair.out, pair.rank);
         }
@@ -288,8 +288,8 @@ void writeRandomCheckpoint(const Json& config, const fs::path& sideFiles, double
 }
 
 void mergeAdapter(const Checkpoint& base, const fs::path& adapterFolder, const fs::path& to, const JobContext& job) {
-    const auto adapter = readPeftAdapter(adapterFolder);
-    for (const auto& problem : checkAdapter(adapter, Anatomy::of(base))) {
+    const auto adapter = readLoraAdapter(adapterFolder);
+    for (const auto& problem : checkLoraAdapter(adapter, Anatomy::of(base))) {
         if (problem.severity == Severity::Error) throw Error(ErrorCode::Mismatch, adapterFolder.string() + ": " + problem.subject, problem.message);
     }
     std::map<std::string, const LoraPair*> pairs;
