@@ -333,7 +333,10 @@ RunStatus execute(const fs::path& folder, Start start, const JobContext& context
             status.message = message;
             status.etaSeconds = 0;
         });
-    } catch (const std::exception& error) {
+    } catch (const std::exception& thrown) {
+        std::optional<Error> translated;
+        if (const auto* files = dynamic_cast<const fs::filesystem_error*>(&thrown)) translated = systemError(files->code().value(), files->path1(), "cannot be used");
+        const std::exception& error = translated ? static_cast<const std::exception&>(*translated) : thrown;
         const auto* known = dynamic_cast<const Error*>(&error);
         const bool stopped = known && known->code() == ErrorCode::Stopped;
         std::string message = error.what();
@@ -343,6 +346,7 @@ RunStatus execute(const fs::path& folder, Start start, const JobContext& context
             status.state = stopped ? "stopped" : "failed";
             status.message = message;
         });
+        if (translated) throw *translated;
         if (!stopped) throw;
     }
     return run.status();

@@ -97,7 +97,12 @@ void createRun(const fs::path& folder, const RunJob& job) {
     std::error_code failure;
     fs::create_directories(folder, failure);
     if (failure) throw Error(ErrorCode::NoPermission, folder.string(), "cannot be created: " + failure.message());
-    writeJsonFile(folder / "job.json", job.toJson());
+    // The run may be resumed from elsewhere.
+    auto lasting = job;
+    for (auto* path : {&lasting.source, &lasting.reference, &lasting.data.file, &lasting.evalData.file}) {
+        if (!path->empty()) *path = fs::absolute(*path).lexically_normal();
+    }
+    writeJsonFile(folder / "job.json", lasting.toJson());
 }
 
 RunJob readRunJob(const fs::path& folder) {

@@ -39,7 +39,7 @@ struct RunJob {
     Json toJson() const;
 };
 
-/// Creates the run folder with its job.json. Throws BadInput when the folder already holds a job, NoPermission, DiskFull.
+/// Creates the run folder with its job.json, paths made absolute. Throws BadInput when the folder already holds a job, NoPermission, DiskFull.
 void createRun(const std::filesystem::path& folder, const RunJob& job);
 /// Reads `folder`/job.json. Throws NotFound, BadInput.
 RunJob readRunJob(const std::filesystem::path& folder);
