@@ -16,15 +16,17 @@ namespace fs = std::filesystem;
 namespace {
 
 /// Beginnings and endings of names; case matters, as on the Hub.
-constexpr std::array<std::string_view, 12> kBeginnings{"tokenizer", "vocab", "merges", "special_tokens_map", "added_tokens", "generation_config",
-                                                       "chat_template", "LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY"};
-constexpr std::array<std::string_view, 5> kNames{"preprocessor_config.json", "processor_config.json", "README.md", "spiece.model",
-                                                 "sentencepiece.bpe.model"};
+constexpr std::array<std::string_view, 12> kBeginnings{
+    "tokenizer", "vocab",  "merges",  "special_tokens_map", "added_tokens", "generation_config", "chat_template", "LICENSE",
+    "LICENCE",   "NOTICE", "COPYING", "USE_POLICY"};
+constexpr std::array<std::string_view, 5> kNames{"preprocessor_config.json", "processor_config.json", "README.md",
+                                                 "spiece.model", "sentencepiece.bpe.model"};
 constexpr std::string_view kTemplateFolder = "additional_chat_templates";
 
 bool isCarried(const std::string& name) {
     if (name.ends_with(".safetensors") || name.ends_with(".bin") || name.ends_with(".index.json")) return false;
-    return std::any_of(kBeginnings.begin(), kBeginnings.end(), [&](std::string_view beginning) { return name.starts_with(beginning); }) ||
+    return std::any_of(kBeginnings.begin(), kBeginnings.end(),
+                       [&](std::string_view beginning) { return name.starts_with(beginning); }) ||
            std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
@@ -51,19 +53,25 @@ std::int64_t largestInTokenizerJson(const Json& tokenizer) {
     std::int64_t largest = -1;
     if (const auto model = tokenizer.find("model"); model != tokenizer.end() && model->is_object())
         if (const auto vocab = model->find("vocab"); vocab != model->end()) {
-            if (vocab->is_object()) largest = largestValue(*vocab);
-            else if (vocab->is_array()) largest = static_cast<std::int64_t>(vocab->size()) - 1;  // Unigram: position = id
+            if (vocab->is_object())
+                largest = largestValue(*vocab);
+            else if (vocab->is_array())
+                largest = static_cast<std::int64_t>(vocab->size()) - 1;  // Unigram: position = id
         }
     if (const auto added = tokenizer.find("added_tokens"); added != tokenizer.end() && added->is_array())
         for (const Json& token : *added)
-            if (token.is_object() && token.contains("id") && token["id"].is_number_integer()) largest = std::max(largest, token["id"].get<std::int64_t>());
+            if (token.is_object() && token.contains("id") && token["id"].is_number_integer())
+                largest = std::max(largest, token["id"].get<std::int64_t>());
     return largest;
 }
 
 /// A SentencePiece model is a protobuf message whose field 1 repeats, once for each piece.
 std::int64_t piecesInSentencePiece(const std::string& bytes, const std::string& subject) {
     std::size_t at = 0;
-    const auto bad = [&] { return Error(ErrorCode::BadInput, subject, "expected a SentencePiece model, found bytes that are not a protobuf message"); };
+    const auto bad = [&] {
+        return Error(ErrorCode::BadInput, subject,
+                     "expected a SentencePiece model, found bytes that are not a protobuf message");
+    };
     const auto varint = [&] {
         std::uint64_t value = 0;
         for (int shift = 0; shift < 64; shift += 7) {
@@ -79,11 +87,20 @@ std::int64_t piecesInSentencePiece(const std::string& bytes, const std::string& 
         const std::uint64_t key = varint();
         std::uint64_t skip = 0;
         switch (key & 7) {
-        case 0: varint(); break;
-        case 1: skip = 8; break;
-        case 2: skip = varint(); break;
-        case 5: skip = 4; break;
-        default: throw bad();
+        case 0:
+            varint();
+            break;
+        case 1:
+            skip = 8;
+            break;
+        case 2:
+            skip = varint();
+            break;
+        case 5:
+            skip = 4;
+            break;
+        default:
+            throw bad();
         }
         if (skip > bytes.size() - at) throw bad();
         at += static_cast<std::size_t>(skip);

@@ -13,11 +13,12 @@ struct ConfigRewrite {
     std::vector<Problem> notes;  ///< what was removed or interpreted; never an error
 };
 
-/// Rewrites every field that the edit touches (export.md E-6): block counts, lists with one entry per block, lists of block indices, maps keyed by
-/// block, counters over blocks, head counts, head_dim, MLP width, expert count, dtype; all other fields stay as they are, in their order.
-/// `result` is the shape that is written (SlicePlan::shape). Throws Unsupported naming the field for what cannot be kept (a period that the dropped
-/// blocks break, a per-block list of another length, quantised weights, ...). The result is read back and must describe `result`.
-ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const Cut& cut, const ModelShape& result, SliceWay way,
-                            std::optional<DType> dtype);
+/// Rewrites every field that the edit touches (export.md E-6): block counts, lists with one entry per block, lists of block
+/// indices, maps keyed by block, counters over blocks, head counts, head_dim, MLP width, expert count, dtype; all other fields
+/// stay as they are, in their order. `result` is the shape that is written (SlicePlan::shape). Throws Unsupported naming the
+/// field for what cannot be kept (a period that the dropped blocks break, a per-block list of another length, quantised
+/// weights, ...). The result is read back and must describe `result`.
+ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const Cut& cut, const ModelShape& result,
+                            SliceWay way, std::optional<DType> dtype);
 
 }  // namespace resect

@@ -30,12 +30,15 @@ void checkTarget(const fs::path& source, const fs::path& to) {
     if (to.empty()) throw Error(ErrorCode::BadInput, "target", "expected a folder, found nothing");
     const fs::path from = realPath(source), target = realPath(to);
     if (isInside(target, from))
-        throw Error(ErrorCode::BadInput, to.string(), "the target lies in the source checkpoint, which is never written to; choose another folder");
-    if (isInside(from, target)) throw Error(ErrorCode::BadInput, to.string(), "the target holds the source checkpoint; choose another folder");
+        throw Error(ErrorCode::BadInput, to.string(),
+                    "the target lies in the source checkpoint, which is never written to; choose another folder");
+    if (isInside(from, target))
+        throw Error(ErrorCode::BadInput, to.string(), "the target holds the source checkpoint; choose another folder");
     if (fs::exists(target)) throw Error(ErrorCode::BadInput, to.string(), "the target exists already; choose a new name");
 }
 
-Json planFile(const Checkpoint& source, const Cut& cut, const SlicePlan& plan, const ExportOptions& options, const std::vector<Problem>& notes) {
+Json planFile(const Checkpoint& source, const Cut& cut, const SlicePlan& plan, const ExportOptions& options,
+              const std::vector<Problem>& notes) {
     std::vector<int> blocks(cut.blocks.size());
     std::iota(blocks.begin(), blocks.end(), 0);
     if (options.way != SliceWay::Zeroed) blocks = keptBlocks(cut);
@@ -56,7 +59,8 @@ Json planFile(const Checkpoint& source, const Cut& cut, const SlicePlan& plan, c
 std::vector<TensorSource> tensorSources(const Checkpoint& source, const SlicePlan& plan, std::optional<DType> dtype) {
     std::vector<TensorSource> sources;
     sources.reserve(plan.tensors.size());
-    for (const SlicedTensor& tensor : plan.tensors) sources.push_back(streamSlice(source, tensor, dtype.value_or(tensor.dtype)));
+    for (const SlicedTensor& tensor : plan.tensors)
+        sources.push_back(streamSlice(source, tensor, dtype.value_or(tensor.dtype)));
     return sources;
 }
 
@@ -71,8 +75,9 @@ std::uint64_t exportBytes(const Checkpoint& source, const SlicePlan& plan, std::
     return plan.bytes(dtype) + plan.tensors.size() * kPerTensor + carriedBytes(source.folder()) + kOther;
 }
 
-ExportResult exportHuggingFace(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, const fs::path& to, const ExportOptions& options,
-                               const JobContext& job, const std::function<void(const fs::path& staged)>& finish) {
+ExportResult exportHuggingFace(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, const fs::path& to,
+                               const ExportOptions& options, const JobContext& job,
+                               const std::function<void(const fs::path& staged)>& finish) {
     checkTarget(source.folder(), to);
     const SlicePlan plan = slicePlan(source, anatomy, cut, options.way);
     ConfigRewrite config = rewriteConfig(source.config(), anatomy.shape(), cut, plan.shape, options.way, options.dtype);

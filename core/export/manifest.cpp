@@ -22,17 +22,20 @@ struct Entry {
 /// Names come from a file that somebody else may have written: they must stay inside the folder.
 bool isInside(const std::string& name) {
     const fs::path path(name);
-    return !name.empty() && path.is_relative() && std::none_of(path.begin(), path.end(), [](const fs::path& part) { return part == ".."; });
+    return !name.empty() && path.is_relative() &&
+           std::none_of(path.begin(), path.end(), [](const fs::path& part) { return part == ".."; });
 }
 
 std::map<std::string, Entry> readManifest(const fs::path& path) {
     const std::string subject = path.string();
     const Json json = readJsonFile(path);
-    if (!json.is_object()) throw Error(ErrorCode::BadInput, subject, "expected an object, found " + std::string(json.type_name()));
+    if (!json.is_object())
+        throw Error(ErrorCode::BadInput, subject, "expected an object, found " + std::string(json.type_name()));
     if (const std::int64_t version = intField(json, "resect_manifest", subject); version != kManifestVersion)
         throw Error(ErrorCode::BadInput, subject + ": resect_manifest", "expected version 1, found " + toText(version));
     const auto files = json.find("files");
-    if (files == json.end() || !files->is_array()) throw Error(ErrorCode::BadInput, subject + ": files", "expected a list of files");
+    if (files == json.end() || !files->is_array())
+        throw Error(ErrorCode::BadInput, subject + ": files", "expected a list of files");
     std::map<std::string, Entry> entries;
     for (const Json& file : *files) {
         const std::string where = subject + ": files[" + toText(static_cast<std::int64_t>(entries.size())) + "]";
@@ -59,7 +62,8 @@ void writeManifest(const fs::path& folder, const std::vector<WrittenShard>& know
     Json files = Json::array();
     for (const std::string& name : filesBelow(folder)) {
         if (name == kManifestName) continue;
-        const auto shard = std::find_if(known.begin(), known.end(), [&](const WrittenShard& written) { return written.fileName == name; });
+        const auto shard =
+            std::find_if(known.begin(), known.end(), [&](const WrittenShard& written) { return written.fileName == name; });
         Json entry = Json::object();
         entry["name"] = name;
         entry["bytes"] = fs::file_size(folder / name);
@@ -79,7 +83,8 @@ std::vector<Problem> checkManifest(const fs::path& folder, const JobContext& job
     };
     const fs::path path = folder / kManifestName;
     if (!fs::exists(path)) {
-        error(kManifestName, "The folder has no manifest, so its files cannot be compared with what was written.", "Export again, or use it without this check.");
+        error(kManifestName, "The folder has no manifest, so its files cannot be compared with what was written.",
+              "Export again, or use it without this check.");
         return problems;
     }
     std::map<std::string, Entry> entries;
@@ -92,16 +97,21 @@ std::vector<Problem> checkManifest(const fs::path& folder, const JobContext& job
     for (const auto& [name, entry] : entries) {
         std::error_code failed;
         const auto bytes = fs::file_size(folder / name, failed);
-        if (failed) error(name, "The file is missing.", "The folder was not copied completely; copy or export it again.");
+        if (failed)
+            error(name, "The file is missing.", "The folder was not copied completely; copy or export it again.");
         else if (static_cast<std::int64_t>(bytes) != entry.bytes)
-            error(name, "Expected " + toText(entry.bytes) + " bytes, found " + toText(static_cast<std::int64_t>(bytes)) + ".", "Copy or export it again.");
+            error(name, "Expected " + toText(entry.bytes) + " bytes, found " + toText(static_cast<std::int64_t>(bytes)) + ".",
+                  "Copy or export it again.");
         else if (sha256File(folder / name, job) != entry.sha256)
-            error(name, "Its content is not what was written (SHA-256 differs).", "The file was changed or damaged; copy or export it again.");
+            error(name, "Its content is not what was written (SHA-256 differs).",
+                  "The file was changed or damaged; copy or export it again.");
     }
     for (const std::string& name : filesBelow(folder))
         if (name != kManifestName && !entries.contains(name))
-            problems.push_back({name.ends_with(".safetensors") ? Severity::Error : Severity::Warning, name, "The file is not part of the export.",
-                                name.ends_with(".safetensors") ? "Remove it: programs may load it with the others." : "Remove it if you did not put it there."});
+            problems.push_back({name.ends_with(".safetensors") ? Severity::Error : Severity::Warning, name,
+                                "The file is not part of the export.",
+                                name.ends_with(".safetensors") ? "Remove it: programs may load it with the others."
+                                                               : "Remove it if you did not put it there."});
     return problems;
 }
 

@@ -13,7 +13,8 @@ inline constexpr const char* kManifestName = "manifest.json";
 /// Every regular file below `folder`, relative with '/', ascending.
 std::vector<std::string> filesBelow(const std::filesystem::path& folder);
 
-/// Writes manifest.json: name, size and SHA-256 of every other file. Hashes that were computed while writing are not computed again.
+/// Writes manifest.json: name, size and SHA-256 of every other file. Hashes that were computed while writing are not computed
+/// again.
 /// {"resect_manifest": 1, "files": [{"name": "config.json", "bytes": 666, "sha256": "..."}]}
 void writeManifest(const std::filesystem::path& folder, const std::vector<WrittenShard>& known, const JobContext& job);
 

@@ -36,14 +36,17 @@ template <class T>
 T commonest(const std::vector<T>& values) {
     std::map<T, int> counts;
     for (const T& value : values) ++counts[value];
-    return std::max_element(counts.begin(), counts.end(), [](const auto& x, const auto& y) { return x.second < y.second; })->first;
+    return std::max_element(counts.begin(), counts.end(), [](const auto& x, const auto& y) { return x.second < y.second; })
+        ->first;
 }
 
-/// PEFT looks for the pattern at the end of the module's name, after a dot; so the leading "model." goes and the dots are escaped.
+/// PEFT looks for the pattern at the end of the module's name, after a dot; so the leading "model." goes and the dots are
+/// escaped.
 std::string patternKey(const std::string& module) {
     const std::size_t at = module.find("layers.");
     std::string key;
-    for (char c : at == std::string::npos ? module : module.substr(at)) key += c == '.' ? std::string("\\.") : std::string(1, c);
+    for (char c : at == std::string::npos ? module : module.substr(at))
+        key += c == '.' ? std::string("\\.") : std::string(1, c);
     return key;
 }
 
@@ -76,7 +79,9 @@ Json adapterConfig(const LoraAdapter& adapter) {
     }
     const std::int64_t rank = commonest(ranks);
     const double alpha = commonest(alphas);
-    const auto number = [](double value) { return value == std::floor(value) && std::fabs(value) < 1e15 ? Json(static_cast<std::int64_t>(value)) : Json(value); };
+    const auto number = [](double value) {
+        return value == std::floor(value) && std::fabs(value) < 1e15 ? Json(static_cast<std::int64_t>(value)) : Json(value);
+    };
     Json config = Json::object();
     config["alpha_pattern"] = Json::object();
     config["auto_mapping"] = nullptr;
@@ -110,11 +115,14 @@ void checkPairs(const LoraAdapter& adapter) {
     std::set<std::string> seen;
     for (const LoraPair& pair : adapter.pairs) {
         if (!seen.insert(pair.module).second) throw Error(ErrorCode::BadInput, pair.module, "it is adapted twice");
-        const bool fits = pair.rank > 0 && pair.in > 0 && pair.out > 0 && static_cast<std::int64_t>(pair.a.size()) == pair.rank * pair.in &&
+        const bool fits = pair.rank > 0 && pair.in > 0 && pair.out > 0 &&
+                          static_cast<std::int64_t>(pair.a.size()) == pair.rank * pair.in &&
                           static_cast<std::int64_t>(pair.b.size()) == pair.out * pair.rank;
         if (!fits)
-            throw Error(ErrorCode::BadInput, pair.module, "A has " + text(static_cast<std::int64_t>(pair.a.size())) + " and B " + text(static_cast<std::int64_t>(pair.b.size())) +
-                                                              " values, expected [" + text(pair.rank) + ", " + text(pair.in) + "] and [" + text(pair.out) + ", " + text(pair.rank) + "]");
+            throw Error(ErrorCode::BadInput, pair.module,
+                        "A has " + text(static_cast<std::int64_t>(pair.a.size())) + " and B " +
+                            text(static_cast<std::int64_t>(pair.b.size())) + " values, expected [" + text(pair.rank) + ", " +
+                            text(pair.in) + "] and [" + text(pair.out) + ", " + text(pair.rank) + "]");
     }
 }
 
@@ -122,7 +130,8 @@ TensorSource matrix(std::string name, std::vector<std::int64_t> shape, const std
     TensorSource source{std::move(name), dtype, std::move(shape), {}};
     source.produce = [&values, dtype, name = source.name](const std::function<void(std::span<const std::byte>)>& sink) {
         std::vector<std::byte> bytes(values.size() * sizeOf(dtype));
-        if (convertElements(DType::F32, reinterpret_cast<const std::byte*>(values.data()), dtype, bytes.data(), values.size()) >= 0)
+        if (convertElements(DType::F32, reinterpret_cast<const std::byte*>(values.data()), dtype, bytes.data(),
+                            values.size()) >= 0)
             throw Error(ErrorCode::BadInput, name, "a value is too large for " + std::string(resect::name(dtype)));
         sink(bytes);
     };
@@ -131,19 +140,23 @@ TensorSource matrix(std::string name, std::vector<std::int64_t> shape, const std
 
 std::vector<float> values(const SafetensorsFile& file, const TensorInfo& tensor) {
     if (!canConvert(tensor.dtype, DType::F32))
-        throw Error(ErrorCode::Unsupported, file.path().string() + ": " + tensor.name, "expected floating-point values, found " + std::string(name(tensor.dtype)));
+        throw Error(ErrorCode::Unsupported, file.path().string() + ": " + tensor.name,
+                    "expected floating-point values, found " + std::string(name(tensor.dtype)));
     std::vector<float> result(static_cast<std::size_t>(tensor.numel()));
-    convertElements(tensor.dtype, file.bytes(tensor).data(), DType::F32, reinterpret_cast<std::byte*>(result.data()), result.size());
+    convertElements(tensor.dtype, file.bytes(tensor).data(), DType::F32, reinterpret_cast<std::byte*>(result.data()),
+                    result.size());
     return result;
 }
 
 /// The value of the first pattern that matches the module's name, as PEFT looks it up.
-double patternValue(const Json& config, const char* field, const std::string& module, double fallback, const std::string& subject) {
+double patternValue(const Json& config, const char* field, const std::string& module, double fallback,
+                    const std::string& subject) {
     const auto patterns = config.find(field);
     if (patterns == config.end() || patterns->is_null()) return fallback;
     if (!patterns->is_object()) throw Error(ErrorCode::BadInput, subject + ": " + field, "expected an object");
     for (const auto& [key, value] : patterns->items()) {
-        if (!value.is_number()) throw Error(ErrorCode::BadInput, subject + ": " + field + ": " + key, "expected a number, found " + value.dump());
+        if (!value.is_number())
+            throw Error(ErrorCode::BadInput, subject + ": " + field + ": " + key, "expected a number, found " + value.dump());
         try {
             if (std::regex_match(module, std::regex("(.*\\.)?(" + key + ")"))) return value.get<double>();
         } catch (const std::regex_error&) {
@@ -154,11 +167,16 @@ double patternValue(const Json& config, const char* field, const std::string& mo
 }
 
 void checkSupported(const Json& config, const std::string& subject) {
-    const auto unsupported = [&](const char* field, const std::string& why) { throw Error(ErrorCode::Unsupported, subject + ": " + field, why); };
-    if (const std::string type = stringField(config, "peft_type", subject); type != "LORA") unsupported("peft_type", "expected LORA, found " + type);
-    if (const std::string bias = stringField(config, "bias", subject, "none"); bias != "none") unsupported("bias", "trained biases are not supported");
+    const auto unsupported = [&](const char* field, const std::string& why) {
+        throw Error(ErrorCode::Unsupported, subject + ": " + field, why);
+    };
+    if (const std::string type = stringField(config, "peft_type", subject); type != "LORA")
+        unsupported("peft_type", "expected LORA, found " + type);
+    if (const std::string bias = stringField(config, "bias", subject, "none"); bias != "none")
+        unsupported("bias", "trained biases are not supported");
     if (boolField(config, "use_dora", subject, false)) unsupported("use_dora", "DoRA magnitudes are not supported");
-    if (boolField(config, "fan_in_fan_out", subject, false)) unsupported("fan_in_fan_out", "transposed weights are not supported");
+    if (boolField(config, "fan_in_fan_out", subject, false))
+        unsupported("fan_in_fan_out", "transposed weights are not supported");
     if (const auto saved = config.find("modules_to_save"); saved != config.end() && !saved->is_null() && !saved->empty())
         unsupported("modules_to_save", "modules saved beside the adapter are not supported: " + saved->dump());
 }
@@ -174,9 +192,11 @@ LoraPair readPair(const SafetensorsFile& file, const Json& config, const TensorI
     pair.rank = a.shape[0];
     pair.in = a.shape[1];
     pair.out = b->shape[0];
-    const double rank = patternValue(config, "rank_pattern", pair.module, static_cast<double>(intField(config, "r", subject)), subject);
+    const double rank =
+        patternValue(config, "rank_pattern", pair.module, static_cast<double>(intField(config, "r", subject)), subject);
     if (rank != static_cast<double>(pair.rank))
-        throw Error(ErrorCode::BadInput, where, "the configuration says rank " + toText(rank) + ", the tensor has " + text(pair.rank));
+        throw Error(ErrorCode::BadInput, where,
+                    "the configuration says rank " + toText(rank) + ", the tensor has " + text(pair.rank));
     pair.alpha = patternValue(config, "alpha_pattern", pair.module, numberField(config, "lora_alpha", subject), subject);
     if (boolField(config, "use_rslora", subject, false)) pair.alpha *= std::sqrt(static_cast<double>(pair.rank));
     pair.a = values(file, a);
@@ -188,7 +208,8 @@ LoraPair readPair(const SafetensorsFile& file, const Json& config, const TensorI
 
 void writeLoraAdapter(const fs::path& folder, const LoraAdapter& adapter, DType dtype, const JobContext& job) {
     checkPairs(adapter);
-    if (!canConvert(DType::F32, dtype)) throw Error(ErrorCode::Unsupported, "dtype", "adapters are written as F32, F16 or BF16");
+    if (!canConvert(DType::F32, dtype))
+        throw Error(ErrorCode::Unsupported, "dtype", "adapters are written as F32, F16 or BF16");
     std::vector<TensorSource> tensors;
     for (const LoraPair& pair : adapter.pairs) {
         const std::string name = std::string(kPrefix) + pair.module;
@@ -218,9 +239,12 @@ LoraAdapter readLoraAdapter(const fs::path& path) {
     for (const TensorInfo& tensor : file.tensors()) {
         const std::string where = file.path().string() + ": " + tensor.name;
         const bool isA = tensor.name.ends_with(kA), isB = tensor.name.ends_with(kB);
-        if (!tensor.name.starts_with(kPrefix) || (!isA && !isB)) throw Error(ErrorCode::Unsupported, where, "expected lora_A and lora_B weights of linear layers only");
-        if (isA) adapter.pairs.push_back(readPair(file, config, tensor, subject));
-        else if (!file.find(tensor.name.substr(0, tensor.name.size() - kB.size()) + std::string(kA))) throw Error(ErrorCode::BadInput, where, "lora_B has no lora_A");
+        if (!tensor.name.starts_with(kPrefix) || (!isA && !isB))
+            throw Error(ErrorCode::Unsupported, where, "expected lora_A and lora_B weights of linear layers only");
+        if (isA)
+            adapter.pairs.push_back(readPair(file, config, tensor, subject));
+        else if (!file.find(tensor.name.substr(0, tensor.name.size() - kB.size()) + std::string(kA)))
+            throw Error(ErrorCode::BadInput, where, "lora_B has no lora_A");
     }
     if (adapter.pairs.empty()) throw Error(ErrorCode::BadInput, file.path().string(), "it adapts no layer");
     return adapter;
@@ -231,14 +255,15 @@ std::vector<Problem> checkLoraAdapter(const LoraAdapter& adapter, const Anatomy&
     for (const LoraPair& pair : adapter.pairs) {
         const auto found = base.expected().find(pair.module + ".weight");
         if (found == base.expected().end()) {
-            problems.push_back({Severity::Error, pair.module, "The base has no such layer.", "The adapter belongs to another base: one with other blocks or layers."});
+            problems.push_back({Severity::Error, pair.module, "The base has no such layer.",
+                                "The adapter belongs to another base: one with other blocks or layers."});
             continue;
         }
         const std::vector<std::int64_t>& shape = found->second.shape;
         if (shape != std::vector<std::int64_t>{pair.out, pair.in})
             problems.push_back({Severity::Error, pair.module,
-                                "The adapter is made for " + text(pair.out) + " x " + text(pair.in) + ", the base has " + text(shape.at(0)) + " x " +
-                                    text(shape.size() > 1 ? shape[1] : 1) + ".",
+                                "The adapter is made for " + text(pair.out) + " x " + text(pair.in) + ", the base has " +
+                                    text(shape.at(0)) + " x " + text(shape.size() > 1 ? shape[1] : 1) + ".",
                                 "Use it on the base that it names: " + adapter.base + "."});
     }
     return problems;

@@ -36,7 +36,7 @@ struct Rule {
     std::string_view families;  ///< space-separated model types; "*" = all
     Runtime runtime;
     Verdict verdict;
-    std::string_view reason;    ///< {heads}, {hidden}, {width}: numbers of the shape
+    std::string_view reason;  ///< {heads}, {hidden}, {width}: numbers of the shape
 };
 
 constexpr auto T = Runtime::Transformers;
@@ -47,8 +47,8 @@ constexpr auto kOpens = Verdict::Opens;
 constexpr auto kPad = Verdict::AfterPadding;
 constexpr auto kNo = Verdict::No;
 
-/// Read in the sources of transformers 4.44-5.15, vLLM 2025-26, llama.cpp Feb 2025-2026 and PEFT 0.20; not run here, except for what tests cover.
-/// The first rule that matches family and runtime counts for a feature; no rule = opens.
+/// From the sources of transformers 4.44-5.15, vLLM 2025-26, llama.cpp 2025-26 and PEFT 0.20 as read, not run: see
+/// LoadAdvice::Evidence. The first rule that matches family and runtime counts for a feature; no rule = opens.
 constexpr std::array kRules{
     Rule{UnknownFamily, "*", T, kNo, "Resect does not know this family, so it cannot say."},
     Rule{UnknownFamily, "*", V, kNo, "Resect does not know this family, so it cannot say."},
@@ -57,7 +57,8 @@ constexpr std::array kRules{
 
     Rule{BlocksDropped, "*", P, kOpens, "Adapters made before the cut number other blocks and do not fit any more."},
 
-    Rule{MlpOddWidth, "*", L, kOpens, "MLP width {width} is not a multiple of 32: opens, but block quantisation falls back to F16 for these tensors."},
+    Rule{MlpOddWidth, "*", L, kOpens,
+         "MLP width {width} is not a multiple of 32: opens, but block quantisation falls back to F16 for these tensors."},
 
     Rule{MlpVaries, "*", T, kPad, "It reads one intermediate_size for all blocks; here MLP widths differ."},
     Rule{MlpVaries, "*", V, kPad, "It reads one intermediate_size for all blocks; here MLP widths differ."},
@@ -65,32 +66,42 @@ constexpr std::array kRules{
     Rule{MlpVaries, "*", P, kPad, "Opens on the padded copy, as the base model must open in transformers."},
 
     Rule{HeadsExplicit, "llama mistral", T, kOpens, "Needs transformers 4.45 or newer, which reads head_dim."},
-    Rule{HeadsExplicit, "qwen2 mixtral", T, kOpens, "Needs transformers 4.48 or newer; older ones derive the head size from {hidden} / {heads}."},
-    Rule{HeadsExplicit, "qwen2", V, kPad, "It derives the head size from hidden_size / heads for this family: {hidden} / {heads} is not the real one."},
-    Rule{HeadsExplicit, "qwen2", L, kPad, "Releases of 2025 expect query and output matrices of {hidden} x {hidden} for this family."},
+    Rule{HeadsExplicit, "qwen2 mixtral", T, kOpens,
+         "Needs transformers 4.48 or newer; older ones derive the head size from {hidden} / {heads}."},
+    Rule{HeadsExplicit, "qwen2", V, kPad,
+         "It derives the head size from hidden_size / heads for this family: {hidden} / {heads} is not the real one."},
+    Rule{HeadsExplicit, "qwen2", L, kPad,
+         "Releases of 2025 expect query and output matrices of {hidden} x {hidden} for this family."},
 
     Rule{HeadsNotDividing, "llama", T, kPad, "LlamaConfig refuses {heads} heads: hidden_size {hidden} is not a multiple."},
-    Rule{HeadsNotDividing, "llama", V, kPad, "It reads transformers' LlamaConfig, which refuses {heads} heads at hidden_size {hidden}."},
+    Rule{HeadsNotDividing, "llama", V, kPad,
+         "It reads transformers' LlamaConfig, which refuses {heads} heads at hidden_size {hidden}."},
     Rule{HeadsNotDividing, "llama", P, kPad, "The base model opens in transformers only after padding."},
 
-    Rule{GroupsUnequal, "*", T, kPad, "It finds the key head of a query head by position, so every kv group needs as many query heads."},
-    Rule{GroupsUnequal, "*", V, kPad, "It finds the key head of a query head by position, so every kv group needs as many query heads."},
-    Rule{GroupsUnequal, "*", L, kPad, "It finds the key head of a query head by position, so every kv group needs as many query heads."},
+    Rule{GroupsUnequal, "*", T, kPad,
+         "It finds the key head of a query head by position, so every kv group needs as many query heads."},
+    Rule{GroupsUnequal, "*", V, kPad,
+         "It finds the key head of a query head by position, so every kv group needs as many query heads."},
+    Rule{GroupsUnequal, "*", L, kPad,
+         "It finds the key head of a query head by position, so every kv group needs as many query heads."},
     Rule{GroupsUnequal, "*", P, kPad, "Opens on the padded copy, as the base model must open in transformers."},
 
     Rule{KvVaries, "*", T, kPad, "It reads one num_key_value_heads for all blocks; here they differ."},
     Rule{KvVaries, "*", V, kPad, "It reads one num_key_value_heads for all blocks; here they differ."},
-    Rule{KvVaries, "*", L, kPad, "Its loader takes the kv head count of block 0 for all blocks of this family; here they differ."},
+    Rule{KvVaries, "*", L, kPad,
+         "Its loader takes the kv head count of block 0 for all blocks of this family; here they differ."},
     Rule{KvVaries, "*", P, kPad, "Opens on the padded copy, as the base model must open in transformers."},
 
     Rule{HeadsVary, "*", T, kPad, "It reads one num_attention_heads for all blocks; here they differ."},
     Rule{HeadsVary, "*", V, kPad, "It reads one num_attention_heads for all blocks; here they differ."},
-    Rule{HeadsVary, "*", L, kPad, "Its loader takes the head count of block 0 for all blocks of this family; here they differ."},
+    Rule{HeadsVary, "*", L, kPad,
+         "Its loader takes the head count of block 0 for all blocks of this family; here they differ."},
     Rule{HeadsVary, "*", P, kPad, "Opens on the padded copy, as the base model must open in transformers."},
 
     Rule{AttentionAbsent, "*", T, kPad, "Its class has attention in every block; the padded copy holds a zero attention."},
     Rule{AttentionAbsent, "*", V, kPad, "It expects attention in every block; the padded copy holds a zero attention."},
-    Rule{AttentionAbsent, "*", L, kPad, "It expects attention in every block of this family; the padded copy holds a zero attention."},
+    Rule{AttentionAbsent, "*", L, kPad,
+         "It expects attention in every block of this family; the padded copy holds a zero attention."},
     Rule{AttentionAbsent, "*", P, kPad, "Opens on the padded copy; adapter weights of removed modules must go."},
     Rule{FirstAttentionAbsent, "*", V, kPad, "It takes the head layout from block 0, whose attention is dropped."},
     Rule{FirstAttentionAbsent, "*", L, kPad, "It takes the head layout from block 0, whose attention is dropped."},
@@ -100,9 +111,15 @@ constexpr std::array kRules{
     Rule{MlpAbsent, "*", L, kPad, "It expects an MLP in every block of this family; the padded copy holds a zero MLP."},
     Rule{MlpAbsent, "*", P, kPad, "Opens on the padded copy; adapter weights of removed modules must go."},
 
-    Rule{ExpertsVary, "*", T, kNo, "It reads one expert count for all blocks, and a padded expert could be chosen by the router: keep as many in every block."},
-    Rule{ExpertsVary, "*", V, kNo, "It reads one expert count for all blocks, and a padded expert could be chosen by the router: keep as many in every block."},
-    Rule{ExpertsVary, "*", L, kNo, "It reads one expert count for all blocks, and a padded expert could be chosen by the router: keep as many in every block."},
+    Rule{ExpertsVary, "*", T, kNo,
+         "It reads one expert count for all blocks, and a padded expert could be chosen by the router: keep as many in every "
+         "block."},
+    Rule{ExpertsVary, "*", V, kNo,
+         "It reads one expert count for all blocks, and a padded expert could be chosen by the router: keep as many in every "
+         "block."},
+    Rule{ExpertsVary, "*", L, kNo,
+         "It reads one expert count for all blocks, and a padded expert could be chosen by the router: keep as many in every "
+         "block."},
     Rule{ExpertsVary, "*", P, kNo, "The base model does not open in transformers."},
 };
 
@@ -117,7 +134,8 @@ bool listed(std::string_view list, std::string_view modelType) {
 }
 
 const BlockShape* firstWith(const ModelShape& shape, bool BlockShape::*layer) {
-    const auto found = std::find_if(shape.blocks.begin(), shape.blocks.end(), [&](const BlockShape& block) { return block.*layer; });
+    const auto found =
+        std::find_if(shape.blocks.begin(), shape.blocks.end(), [&](const BlockShape& block) { return block.*layer; });
     return found == shape.blocks.end() ? nullptr : &*found;
 }
 
@@ -156,10 +174,12 @@ std::string filledIn(std::string_view reason, const ModelShape& shape) {
         if (block.hasAttention && shape.hiddenSize % block.numHeads != 0) heads = block.numHeads;
         if (block.hasFfn && block.ffnSize % 32 != 0) width = block.ffnSize;
     }
-    const std::map<std::string_view, std::int64_t> numbers{{"{heads}", heads}, {"{hidden}", shape.hiddenSize}, {"{width}", width}};
+    const std::map<std::string_view, std::int64_t> numbers{
+        {"{heads}", heads}, {"{hidden}", shape.hiddenSize}, {"{width}", width}};
     std::string text(reason);
     for (const auto& [key, number] : numbers)
-        for (std::size_t at = text.find(key); at != std::string::npos; at = text.find(key)) text.replace(at, key.size(), toText(number));
+        for (std::size_t at = text.find(key); at != std::string::npos; at = text.find(key))
+            text.replace(at, key.size(), toText(number));
     return text;
 }
 
@@ -170,12 +190,14 @@ std::vector<RuntimeVerdict> judge(const ModelShape& shape, const Features& featu
         for (std::size_t feature = 0; feature < NumFeatures; ++feature) {
             if (!features[feature]) continue;
             const auto rule = std::find_if(kRules.begin(), kRules.end(), [&](const Rule& candidate) {
-                return candidate.feature == feature && candidate.runtime == runtime && listed(candidate.families, shape.modelType);
+                return candidate.feature == feature && candidate.runtime == runtime &&
+                       listed(candidate.families, shape.modelType);
             });
             if (rule == kRules.end()) continue;
             row.verdict = std::max(row.verdict, rule->verdict);
             std::string reason = filledIn(rule->reason, shape);
-            if (std::find(row.reasons.begin(), row.reasons.end(), reason) == row.reasons.end()) row.reasons.push_back(std::move(reason));
+            if (std::find(row.reasons.begin(), row.reasons.end(), reason) == row.reasons.end())
+                row.reasons.push_back(std::move(reason));
         }
         result.push_back(std::move(row));
     }
@@ -184,7 +206,8 @@ std::vector<RuntimeVerdict> judge(const ModelShape& shape, const Features& featu
 
 std::string shellQuoted(const std::string& text) {
     const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
-        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || std::string_view("/._-+=@%:,").find(static_cast<char>(c)) != std::string_view::npos;
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+               std::string_view("/._-+=@%:,").find(static_cast<char>(c)) != std::string_view::npos;
     });
     if (plain) return text;
     std::string quoted = "'";
@@ -203,10 +226,14 @@ std::string pythonQuoted(const std::string& text) {
 
 std::string loadCommand(Runtime runtime, const std::string& folder) {
     switch (runtime) {
-    case T: return "AutoModelForCausalLM.from_pretrained(" + pythonQuoted(folder) + ")";
-    case V: return "vllm serve " + shellQuoted(folder);
-    case L: return "python convert_hf_to_gguf.py " + shellQuoted(folder) + " --outfile model.gguf && llama-cli -m model.gguf";
-    case P: return "PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(" + pythonQuoted(folder) + "), \"ADAPTER\")";
+    case T:
+        return "AutoModelForCausalLM.from_pretrained(" + pythonQuoted(folder) + ")";
+    case V:
+        return "vllm serve " + shellQuoted(folder);
+    case L:
+        return "python convert_hf_to_gguf.py " + shellQuoted(folder) + " --outfile model.gguf && llama-cli -m model.gguf";
+    case P:
+        return "PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(" + pythonQuoted(folder) + "), \"ADAPTER\")";
     }
     return {};
 }
@@ -223,7 +250,9 @@ std::string_view name(Runtime runtime) noexcept {
     return kNames[static_cast<std::size_t>(runtime)];
 }
 
-std::string_view name(LoadAdvice::Evidence evidence) noexcept { return evidence == LoadAdvice::Evidence::Checked ? "checked" : "expected"; }
+std::string_view name(LoadAdvice::Evidence evidence) noexcept {
+    return evidence == LoadAdvice::Evidence::Checked ? "checked" : "expected";
+}
 
 std::vector<RuntimeVerdict> verdicts(const ModelShape& source, const Cut& cut) {
     const ModelShape after = shapeAfter(source, cut);
@@ -239,18 +268,22 @@ bool isUniform(const ModelShape& shape) noexcept {
     const BlockShape& first = shape.blocks.front();
     return first.hasAttention && first.hasFfn && first.groupsAreEqual() &&
            std::all_of(shape.blocks.begin(), shape.blocks.end(), [&](const BlockShape& block) {
-               return block.hasAttention && block.hasFfn && block.headDim == first.headDim && block.headsPerKv == first.headsPerKv &&
-                      block.ffnSize == first.ffnSize && block.numExperts == first.numExperts && block.sharedFfnSize == first.sharedFfnSize;
+               return block.hasAttention && block.hasFfn && block.headDim == first.headDim &&
+                      block.headsPerKv == first.headsPerKv && block.ffnSize == first.ffnSize &&
+                      block.numExperts == first.numExperts && block.sharedFfnSize == first.sharedFfnSize;
            });
 }
 
-std::vector<LoadAdvice> loadAdvice(const ModelShape& written, const std::filesystem::path& folder, LoadAdvice::Evidence reopened) {
+std::vector<LoadAdvice> loadAdvice(const ModelShape& written, const std::filesystem::path& folder,
+                                   LoadAdvice::Evidence reopened) {
     const std::string path = folder.string();
-    std::vector<LoadAdvice> rows{{"Resect", Verdict::Opens, {}, "resect-cli eval " + shellQuoted(path) + " --data FILE", reopened}};
+    std::vector<LoadAdvice> rows{
+        {"Resect", Verdict::Opens, {}, "resect-cli eval " + shellQuoted(path) + " --data FILE", reopened}};
     const bool stock = isUniform(written);
     for (RuntimeVerdict& row : verdicts(written)) {
         if (!stock && row.verdict == Verdict::Opens) row.verdict = Verdict::AfterPadding;
-        rows.push_back({std::string(name(row.runtime)), row.verdict, std::move(row.reasons), row.verdict == Verdict::Opens ? loadCommand(row.runtime, path) : std::string(),
+        rows.push_back({std::string(name(row.runtime)), row.verdict, std::move(row.reasons),
+                        row.verdict == Verdict::Opens ? loadCommand(row.runtime, path) : std::string(),
                         LoadAdvice::Evidence::Expected});
     }
     return rows;

@@ -19,7 +19,8 @@ std::string counted(std::int64_t count, std::string_view one, std::string_view m
 /// One pass over a plan: entries that stand for themselves, then their union.
 class PlanCheck {
 public:
-    PlanCheck(const EditPlan& plan, const ModelShape& source) : m_plan(plan), m_source(source), m_cut(emptyCut(source)), m_legal(plan.edits.size()) {}
+    PlanCheck(const EditPlan& plan, const ModelShape& source)
+        : m_plan(plan), m_source(source), m_cut(emptyCut(source)), m_legal(plan.edits.size()) {}
 
     std::vector<PlanProblem> run(std::string_view fingerprint) {
         checkSource(fingerprint);
@@ -38,14 +39,18 @@ public:
 private:
     const BlockShape& source(int b) const { return m_source.blocks[static_cast<std::size_t>(b)]; }
     const BlockCut& cut(int b) const { return m_cut.blocks[static_cast<std::size_t>(b)]; }
-    const DropOperation* drop(int edit) const { return dynamic_cast<const DropOperation*>(m_plan.edits[static_cast<std::size_t>(edit)].get()); }
+    const DropOperation* drop(int edit) const {
+        return dynamic_cast<const DropOperation*>(m_plan.edits[static_cast<std::size_t>(edit)].get());
+    }
     int numEdits() const { return static_cast<int>(m_plan.edits.size()); }
 
-    void add(Severity severity, std::string subject, std::string message, std::string advice, int edit = -1, std::vector<EditPointer> instead = {}) {
+    void add(Severity severity, std::string subject, std::string message, std::string advice, int edit = -1,
+             std::vector<EditPointer> instead = {}) {
         m_problems.push_back({{severity, std::move(subject), std::move(message), std::move(advice)}, edit, std::move(instead)});
     }
 
-    /// The last legal entry with one of these targets that touches `block` (for whole-block targets: that lists it); -1 when there is none.
+    /// The last legal entry with one of these targets that touches `block` (for whole-block targets: that lists it); -1 when
+    /// there is none.
     int lastEdit(std::initializer_list<DropTarget> targets, int block) const {
         for (int i = numEdits() - 1; i >= 0; --i) {
             const DropOperation* edit = m_legal[static_cast<std::size_t>(i)] ? drop(i) : nullptr;
@@ -68,11 +73,13 @@ private:
     void checkSource(std::string_view fingerprint) {
         if (!fingerprint.empty() && !m_plan.fingerprint.empty() && fingerprint != m_plan.fingerprint)
             add(Severity::Error, "source",
-                "The plan was made for another checkpoint: expected " + m_plan.fingerprint.substr(0, 23) + ", found " + std::string(fingerprint.substr(0, 23)) + ".",
+                "The plan was made for another checkpoint: expected " + m_plan.fingerprint.substr(0, 23) + ", found " +
+                    std::string(fingerprint.substr(0, 23)) + ".",
                 "Open the checkpoint that the plan names, or take the fingerprint out of the plan to apply it here.");
         if (!findFamily(m_source.modelType))
             add(Severity::Error, "source",
-                "Unknown family '" + m_source.modelType + "': Resect does not know which of its tensors belong together, so cutting is disabled.",
+                "Unknown family '" + m_source.modelType +
+                    "': Resect does not know which of its tensors belong together, so cutting is disabled.",
                 "The tensors can still be inspected.");
         else if (m_source.blocks.empty())
             add(Severity::Error, "source", "The model has no blocks, so there is nothing to cut.", "");
@@ -103,19 +110,25 @@ private:
             std::vector<const IndexSet*>& before = seen[{edit->op(), edit->block()}];
             std::vector<int> repeated, inside;
             const bool whole = edit->block() >= 0 && isInside(*edit, -1);  // the layer that it works in
-            const bool partly = edit->block() < 0 || (edit->target() == DropTarget::Heads && !cut(edit->block()).kvGroups.empty());
+            const bool partly =
+                edit->block() < 0 || (edit->target() == DropTarget::Heads && !cut(edit->block()).kvGroups.empty());
             if (whole || partly || !before.empty()) {
                 for (int index : edit->set()) {
-                    const bool again = std::any_of(before.begin(), before.end(), [&](const IndexSet* earlier) { return earlier->contains(index); });
-                    if (again) repeated.push_back(index);
-                    else if (whole || (partly && isInside(*edit, index))) inside.push_back(index);
+                    const bool again = std::any_of(before.begin(), before.end(),
+                                                   [&](const IndexSet* earlier) { return earlier->contains(index); });
+                    if (again)
+                        repeated.push_back(index);
+                    else if (whole || (partly && isInside(*edit, index)))
+                        inside.push_back(index);
                 }
             }
             before.push_back(&edit->set());
             const auto note = [&](const std::vector<int>& indices, const std::string& why) {
                 if (indices.empty()) return;
                 const bool all = indices.size() == edit->set().size();
-                add(Severity::Note, edit->title(), all ? "Changes nothing: " + why + "." : std::string(edit->words().many) + " " + indexText(indices) + ": " + why + ".",
+                add(Severity::Note, edit->title(),
+                    all ? "Changes nothing: " + why + "."
+                        : std::string(edit->words().many) + " " + indexText(indices) + ": " + why + ".",
                     all ? "The entry can be removed from the plan." : "", i);
             };
             note(repeated, "an earlier entry removes the same");
@@ -127,11 +140,15 @@ private:
     bool isInside(const DropOperation& edit, int index) const {
         const int b = edit.block() < 0 ? index : edit.block();
         switch (edit.target()) {
-        case DropTarget::Blocks: return false;
+        case DropTarget::Blocks:
+            return false;
         case DropTarget::Attention:
-        case DropTarget::Mlp: return cut(b).block;
-        case DropTarget::Channels: return cut(b).block || cut(b).ffn;
-        case DropTarget::KvGroups: return cut(b).block || cut(b).attention;
+        case DropTarget::Mlp:
+            return cut(b).block;
+        case DropTarget::Channels:
+            return cut(b).block || cut(b).ffn;
+        case DropTarget::KvGroups:
+            return cut(b).block || cut(b).attention;
         case DropTarget::Heads:
             return cut(b).block || cut(b).attention || (index >= 0 && cut(b).kvGroups.contains(groupOfHead(source(b), index)));
         }
@@ -150,8 +167,8 @@ private:
                 const DropOperation& last = *drop(edit);
                 if (const EditPointer smaller = without(last, {*last.set().begin()})) instead.push_back(smaller);
             }
-            add(Severity::Error, subject, "This would remove every head of block " + text(b) + ".", "Drop its attention as a whole, or keep at least one head.", edit,
-                std::move(instead));
+            add(Severity::Error, subject, "This would remove every head of block " + text(b) + ".",
+                "Drop its attention as a whole, or keep at least one head.", edit, std::move(instead));
             return;
         }
         checkGroups(b, subject, kept, edit);
@@ -161,7 +178,8 @@ private:
     void checkGroups(int b, const std::string& subject, const std::vector<int>& kept, int edit) {
         std::map<int, int> left;
         for (int head : kept) ++left[groupOfHead(source(b), head)];
-        const auto [fewest, most] = std::minmax_element(left.begin(), left.end(), [](const auto& x, const auto& y) { return x.second < y.second; });
+        const auto [fewest, most] =
+            std::minmax_element(left.begin(), left.end(), [](const auto& x, const auto& y) { return x.second < y.second; });
         if (fewest->second == most->second) return;
         IndexSet touched;
         std::string counts;
@@ -174,10 +192,17 @@ private:
         std::vector<EditPointer> instead;
         if (touched.size() < left.size() && !touched.empty()) instead.push_back(dropKvGroups(b, touched.values()));
         const std::string groupHeads =
-            touched.size() == 1 ? " (" + counted(source(b).headsPerKv[static_cast<std::size_t>(*touched.begin())], "head", "heads") + ")" : std::string();
-        const std::string whole = instead.empty() ? "Remove as many heads in every kv group" : "Remove the whole kv " + std::string(touched.size() == 1 ? "group " : "groups ") + indexText(touched.values()) + groupHeads;
-        add(Severity::Warning, subject, "This would leave unequal groups of query heads per key head in block " + text(b) + ": " + counts + ".",
-            whole + ", or export padded: " + counted(missing, "zero head is", "zero heads are") + " added.", edit, std::move(instead));
+            touched.size() == 1
+                ? " (" + counted(source(b).headsPerKv[static_cast<std::size_t>(*touched.begin())], "head", "heads") + ")"
+                : std::string();
+        const std::string whole = instead.empty()
+                                      ? "Remove as many heads in every kv group"
+                                      : "Remove the whole kv " + std::string(touched.size() == 1 ? "group " : "groups ") +
+                                            indexText(touched.values()) + groupHeads;
+        add(Severity::Warning, subject,
+            "This would leave unequal groups of query heads per key head in block " + text(b) + ": " + counts + ".",
+            whole + ", or export padded: " + counted(missing, "zero head is", "zero heads are") + " added.", edit,
+            std::move(instead));
     }
 
     void checkChannels(int b) {
@@ -198,20 +223,23 @@ private:
             std::vector<EditPointer> instead;
             if (edit >= 0)
                 if (const EditPointer smaller = without(*drop(edit), {*drop(edit)->set().begin()})) instead.push_back(smaller);
-            add(Severity::Error, "plan", "This would remove all " + counted(m_source.numBlocks(), "block", "blocks") + ".", "Keep at least one block.", edit,
-                std::move(instead));
+            add(Severity::Error, "plan", "This would remove all " + counted(m_source.numBlocks(), "block", "blocks") + ".",
+                "Keep at least one block.", edit, std::move(instead));
             return;
         }
         const ModelShape after = shapeAfter(m_source, m_cut);
         const auto hasLayer = [](const BlockShape& block) { return block.hasAttention || block.hasFfn; };
         if (std::none_of(after.blocks.begin(), after.blocks.end(), hasLayer)) {
-            add(Severity::Error, "plan", "This would remove every attention and every MLP of the model.", "Keep at least one layer.");
+            add(Severity::Error, "plan", "This would remove every attention and every MLP of the model.",
+                "Keep at least one layer.");
             return;
         }
         for (std::size_t i = 0; i < kept.size(); ++i)
             if (!hasLayer(after.blocks[i]) && hasLayer(source(kept[i])))
-                add(Severity::Note, "block " + text(kept[i]), "Both layers of block " + text(kept[i]) + " are dropped, so an empty block stays.",
-                    "Drop the whole block instead: the result computes the same and is smaller.", lastEdit({DropTarget::Attention, DropTarget::Mlp}, kept[i]));
+                add(Severity::Note, "block " + text(kept[i]),
+                    "Both layers of block " + text(kept[i]) + " are dropped, so an empty block stays.",
+                    "Drop the whole block instead: the result computes the same and is smaller.",
+                    lastEdit({DropTarget::Attention, DropTarget::Mlp}, kept[i]));
         checkFirstBlock(kept.front(), after.blocks.front());
         checkHeadCount(after);
     }
@@ -223,7 +251,8 @@ private:
         std::string advice = "Keep it, or export padded: a zero attention takes its place.";
         if (edit >= 0) {
             int other = first + 1;
-            while (other < m_source.numBlocks() && (cut(other).block || cut(other).attention || !source(other).hasAttention)) ++other;
+            while (other < m_source.numBlocks() && (cut(other).block || cut(other).attention || !source(other).hasAttention))
+                ++other;
             std::vector<int> moved;
             for (int b : drop(edit)->set())
                 if (b != first) moved.push_back(b);
@@ -236,12 +265,15 @@ private:
             if (rest) instead.push_back(rest);
         }
         add(Severity::Warning, "block " + text(first) + " attention",
-            "Block " + text(first) + " must keep its attention: llama.cpp and vLLM take the head layout from the first block.", std::move(advice), edit, std::move(instead));
+            "Block " + text(first) + " must keep its attention: llama.cpp and vLLM take the head layout from the first block.",
+            std::move(advice), edit, std::move(instead));
     }
 
     void checkHeadCount(const ModelShape& after) {
         const Family& family = *findFamily(m_source.modelType);
-        const auto uneven = [&](const BlockShape& block) { return block.hasAttention && block.groupsAreEqual() && m_source.hiddenSize % block.numHeads != 0; };
+        const auto uneven = [&](const BlockShape& block) {
+            return block.hasAttention && block.groupsAreEqual() && m_source.hiddenSize % block.numHeads != 0;
+        };
         const auto found = std::find_if(after.blocks.begin(), after.blocks.end(), uneven);
         if (!family.needsHiddenDivisibleByHeads || found == after.blocks.end()) return;
         if (std::all_of(m_source.blocks.begin(), m_source.blocks.end(), uneven)) return;  // not of this plan's making
@@ -249,8 +281,8 @@ private:
         while (m_source.hiddenSize % fewer != 0) --fewer;
         while (m_source.hiddenSize % more != 0) ++more;
         add(Severity::Note, "heads",
-            "The stock " + std::string(family.title) + " class of transformers refuses " + text(found->numHeads) + " heads at hidden size " +
-                text(m_source.hiddenSize) + " (not a multiple).",
+            "The stock " + std::string(family.title) + " class of transformers refuses " + text(found->numHeads) +
+                " heads at hidden size " + text(m_source.hiddenSize) + " (not a multiple).",
             "Keep " + text(fewer) + " or " + text(more) + " heads, or export padded: zero heads are added.");
     }
 
@@ -269,7 +301,8 @@ std::vector<PlanProblem> checkPlan(const EditPlan& plan, const ModelShape& sourc
 
 Cut cutOf(const EditPlan& plan, const ModelShape& source) {
     for (const PlanProblem& found : checkPlan(plan, source, {}))
-        if (found.problem.severity == Severity::Error) throw Error(ErrorCode::BadInput, "plan: " + found.problem.subject, found.problem.message);
+        if (found.problem.severity == Severity::Error)
+            throw Error(ErrorCode::BadInput, "plan: " + found.problem.subject, found.problem.message);
     Cut cut = emptyCut(source);
     for (const EditPointer& edit : plan.edits) edit->addTo(cut, source);
     return cut;

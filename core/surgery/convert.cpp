@@ -30,7 +30,8 @@ void toFloats(DType from, const std::byte* source, std::size_t count, float* out
     case DType::BF16:
         for (std::size_t i = 0; i < count; ++i) out[i] = fromBfloat16(load<std::uint16_t>(source, i));
         break;
-    default: std::memcpy(out, source, count * sizeof(float));
+    default:
+        std::memcpy(out, source, count * sizeof(float));
     }
 }
 
@@ -63,11 +64,13 @@ float fromBfloat16(std::uint16_t bits) noexcept { return std::bit_cast<float>(st
 std::uint16_t toFloat16(float value) noexcept {
     const auto bits = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
-    constexpr std::uint32_t kInfinity = 0x7f800000u, kSmallestNormal = 0x38800000u, kFirstInfinite = 0x477ff000u;  // inf, 2^-14, 65520
+    constexpr std::uint32_t kInfinity = 0x7f800000u, kSmallestNormal = 0x38800000u,
+                            kFirstInfinite = 0x477ff000u;  // inf, 2^-14, 65520
     if (magnitude > kInfinity) return static_cast<std::uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x1ffu));
     if (magnitude >= kFirstInfinite) return static_cast<std::uint16_t>(sign | 0x7c00u);
     if (magnitude < kSmallestNormal) {
-        // Adding 0.5 puts the half's subnormal bits at the end of the float's mantissa; the addition itself rounds to nearest even.
+        // Adding 0.5 puts the half's subnormal bits at the end of the float's mantissa; the addition itself rounds to nearest
+        // even.
         const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
         return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
     }

@@ -15,8 +15,8 @@ float fromFloat16(std::uint16_t bits) noexcept;
 
 /// Can convertElements() do this?
 bool canConvert(DType from, DType to) noexcept;
-/// Converts `count` elements, little-endian, no alignment needed. F64, F32, F16, BF16 to F32, F16, BF16, or equal types (a copy).
-/// Returns the index of the first element that was finite and became infinite, -1 when there is none.
+/// Converts `count` elements, little-endian, no alignment needed. F64, F32, F16, BF16 to F32, F16, BF16, or equal types (a
+/// copy). Returns the index of the first element that was finite and became infinite, -1 when there is none.
 std::ptrdiff_t convertElements(DType from, const std::byte* source, DType to, std::byte* target, std::size_t count) noexcept;
 
 }  // namespace resect

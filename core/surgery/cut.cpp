@@ -67,8 +67,7 @@ int firstHeadOfGroup(const BlockShape& block, int group) {
 std::vector<int> keptHeads(const BlockShape& source, const BlockCut& cut) {
     if (cut.block || cut.attention || !source.hasAttention) return {};
     std::vector<int> kept = remaining(source.numHeads, cut.heads);
-    if (!cut.kvGroups.empty())
-        std::erase_if(kept, [&](int head) { return cut.kvGroups.contains(groupOfHead(source, head)); });
+    if (!cut.kvGroups.empty()) std::erase_if(kept, [&](int head) { return cut.kvGroups.contains(groupOfHead(source, head)); });
     return kept;
 }
 

@@ -9,8 +9,8 @@ namespace resect {
 /// What a plan removes from one block, in the source's numbering.
 struct BlockCut {
     bool block = false, attention = false, ffn = false;
-    IndexSet heads{};       ///< query heads
-    IndexSet kvGroups{};    ///< their query heads go too
+    IndexSet heads{};     ///< query heads
+    IndexSet kvGroups{};  ///< their query heads go too
     IndexSet channels{};
     IndexSet experts{};
     bool empty() const noexcept;
@@ -27,20 +27,22 @@ struct Cut {
 /// A cut that removes nothing.
 Cut emptyCut(const ModelShape& source);
 
-/// The kv group that a query head belongs to, and the query heads [first, first + count) of a group. Heads are numbered group by group.
+/// The kv group that a query head belongs to, and the query heads [first, first + count) of a group. Heads are numbered group
+/// by group.
 int groupOfHead(const BlockShape& block, int head);
 int firstHeadOfGroup(const BlockShape& block, int group);
 
-/// Query heads of a block that stay, ascending: neither dropped themselves nor in a dropped kv group. Empty when the attention is dropped.
+/// Query heads of a block that stay, ascending: neither dropped themselves nor in a dropped kv group. Empty when the attention
+/// is dropped.
 std::vector<int> keptHeads(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptKvGroups(const BlockShape& source, const BlockCut& cut);  ///< a group without heads left does not stay
 std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut);
-int numKeptChannels(const BlockShape& source, const BlockCut& cut);   ///< their number alone, without listing them
+int numKeptChannels(const BlockShape& source, const BlockCut& cut);  ///< their number alone, without listing them
 std::vector<int> keptExperts(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptBlocks(const Cut& cut);
 
-/// The shape after the cut: blocks renumbered, absent layers marked absent (their counts 0; headDim and slidingWindow stay). A layer without
-/// heads or channels left counts as absent.
+/// The shape after the cut: blocks renumbered, absent layers marked absent (their counts 0; headDim and slidingWindow stay). A
+/// layer without heads or channels left counts as absent.
 ModelShape shapeAfter(const ModelShape& source, const Cut& cut);
 
 }  // namespace resect

@@ -28,12 +28,16 @@ std::string text(std::int64_t number) { return toText(number); }
 /// Does block `b` of the source have what this operation removes?
 bool hasTarget(DropTarget target, const BlockShape& block) {
     switch (target) {
-    case DropTarget::Blocks: return true;
+    case DropTarget::Blocks:
+        return true;
     case DropTarget::Attention:
     case DropTarget::KvGroups:
-    case DropTarget::Heads: return block.hasAttention;
-    case DropTarget::Mlp: return block.hasFfn;
-    case DropTarget::Channels: return block.hasFfn && block.numExperts == 0;
+    case DropTarget::Heads:
+        return block.hasAttention;
+    case DropTarget::Mlp:
+        return block.hasFfn;
+    case DropTarget::Channels:
+        return block.hasFfn && block.numExperts == 0;
     }
     return false;
 }
@@ -94,7 +98,8 @@ std::string DropOperation::title() const {
     if (!m_words->insideBlock) return verb + " " + indexText(sorted);
     constexpr std::size_t kListed = 8;
     const std::string of = " of block " + text(m_block);
-    if (sorted.size() > kListed) return "Drop " + text(static_cast<std::int64_t>(sorted.size())) + " " + std::string(m_words->many) + of;
+    if (sorted.size() > kListed)
+        return "Drop " + text(static_cast<std::int64_t>(sorted.size())) + " " + std::string(m_words->many) + of;
     return verb + " " + indexText(sorted) + of;
 }
 
@@ -125,13 +130,17 @@ std::vector<Problem> DropOperation::check(const ModelShape& source) const {
     if (!m_set.empty() && (*m_set.begin() < 0 || m_set.values().back() >= count))
         std::copy_if(m_set.begin(), m_set.end(), std::back_inserter(outside), [&](int i) { return i < 0 || i >= count; });
     if (!m_words->insideBlock)
-        std::copy_if(m_set.begin(), m_set.end(), std::back_inserter(missing),
-                     [&](int b) { return b >= 0 && b < count && !hasTarget(target(), source.blocks[static_cast<std::size_t>(b)]); });
-    const std::string there = m_words->insideBlock ? "block " + text(m_block) + " has " + many + " 0-" + text(count - 1) : blocksThere;
+        std::copy_if(m_set.begin(), m_set.end(), std::back_inserter(missing), [&](int b) {
+            return b >= 0 && b < count && !hasTarget(target(), source.blocks[static_cast<std::size_t>(b)]);
+        });
+    const std::string there =
+        m_words->insideBlock ? "block " + text(m_block) + " has " + many + " 0-" + text(count - 1) : blocksThere;
     if (!outside.empty())
-        error("There is no " + std::string(m_words->one) + " " + indexText(outside) + "; " + there + ".", "Indices count from 0.");
+        error("There is no " + std::string(m_words->one) + " " + indexText(outside) + "; " + there + ".",
+              "Indices count from 0.");
     if (!repeated.empty()) error("Named more than once: " + many + " " + indexText(repeated) + ".", "Name each index once.");
-    for (int b : missing) error("Block " + text(b) + " " + whyMissing(target(), source.blocks[static_cast<std::size_t>(b)]) + ".");
+    for (int b : missing)
+        error("Block " + text(b) + " " + whyMissing(target(), source.blocks[static_cast<std::size_t>(b)]) + ".");
     return problems;
 }
 
@@ -140,10 +149,12 @@ EditPointer DropOperation::nearestLegal(const ModelShape& source) const {
     if (m_words->insideBlock &&
         (m_block < 0 || m_block >= numBlocks || !hasTarget(target(), source.blocks[static_cast<std::size_t>(m_block)])))
         return nullptr;
-    const int count = m_words->insideBlock ? countInside(target(), source.blocks[static_cast<std::size_t>(m_block)]) : numBlocks;
+    const int count =
+        m_words->insideBlock ? countInside(target(), source.blocks[static_cast<std::size_t>(m_block)]) : numBlocks;
     std::vector<int> kept;
     for (int i : m_set)
-        if (i >= 0 && i < count && (m_words->insideBlock || hasTarget(target(), source.blocks[static_cast<std::size_t>(i)]))) kept.push_back(i);
+        if (i >= 0 && i < count && (m_words->insideBlock || hasTarget(target(), source.blocks[static_cast<std::size_t>(i)])))
+            kept.push_back(i);
     if (kept.empty()) return nullptr;
     return std::make_shared<DropOperation>(target(), m_block, std::move(kept));
 }
@@ -152,7 +163,10 @@ void DropOperation::addTo(Cut& cut, const ModelShape& source) const {
     cut.blocks.resize(source.blocks.size());
     if (m_words->insideBlock) {
         BlockCut& block = cut.blocks[static_cast<std::size_t>(m_block)];
-        (target() == DropTarget::KvGroups ? block.kvGroups : target() == DropTarget::Heads ? block.heads : block.channels).insert(m_set);
+        (target() == DropTarget::KvGroups ? block.kvGroups
+         : target() == DropTarget::Heads  ? block.heads
+                                          : block.channels)
+            .insert(m_set);
         return;
     }
     for (int b : m_set) {
@@ -164,34 +178,43 @@ void DropOperation::addTo(Cut& cut, const ModelShape& source) const {
 EditPointer DropOperation::read(DropTarget target, const Json& entry, const std::string& subject) {
     const DropWords& words = wordsOf(target);
     const auto index = [](const Json& value, const std::string& where) {
-        if (!value.is_number_integer()) throw Error(ErrorCode::BadInput, where, "expected an index (a whole number), found " + value.dump());
-        const bool fits = value.is_number_unsigned() ? value.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<int>::max())
-                                                     : value.get<std::int64_t>() >= std::numeric_limits<int>::min();
+        if (!value.is_number_integer())
+            throw Error(ErrorCode::BadInput, where, "expected an index (a whole number), found " + value.dump());
+        const bool fits = value.is_number_unsigned()
+                              ? value.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<int>::max())
+                              : value.get<std::int64_t>() >= std::numeric_limits<int>::min();
         if (!fits) throw Error(ErrorCode::BadInput, where, "expected an index, found " + value.dump());
         return value.get<int>();
     };
     for (const auto& [key, value] : entry.items())
         if (key != "op" && key != words.field && !(words.insideBlock && key == "block"))
             throw Error(ErrorCode::BadInput, subject + ": " + key,
-                        std::string(words.op) + " has no such field; it takes " + (words.insideBlock ? "\"block\" and " : "") + "\"" +
-                            std::string(words.field) + "\"");
+                        std::string(words.op) + " has no such field; it takes " + (words.insideBlock ? "\"block\" and " : "") +
+                            "\"" + std::string(words.field) + "\"");
     int block = -1;
     if (words.insideBlock) {
-        if (!entry.contains("block")) throw Error(ErrorCode::BadInput, subject + ": block", "expected the block's index, found nothing");
+        if (!entry.contains("block"))
+            throw Error(ErrorCode::BadInput, subject + ": block", "expected the block's index, found nothing");
         block = index(entry.at("block"), subject + ": block");
     }
     const auto list = entry.find(std::string(words.field));
     const std::string where = subject + ": " + std::string(words.field);
     if (list == entry.end()) throw Error(ErrorCode::BadInput, where, "expected a list of indices, found nothing");
-    if (!list->is_array()) throw Error(ErrorCode::BadInput, where, "expected a list of indices, found " + list->dump().substr(0, 80));
+    if (!list->is_array())
+        throw Error(ErrorCode::BadInput, where, "expected a list of indices, found " + list->dump().substr(0, 80));
     std::vector<int> indices;
     indices.reserve(list->size());
-    for (const Json& value : *list) indices.push_back(index(value, where + "[" + text(static_cast<std::int64_t>(indices.size())) + "]"));
+    for (const Json& value : *list)
+        indices.push_back(index(value, where + "[" + text(static_cast<std::int64_t>(indices.size())) + "]"));
     return std::make_shared<DropOperation>(target, block, std::move(indices));
 }
 
-EditPointer dropBlocks(std::vector<int> blocks) { return std::make_shared<DropOperation>(DropTarget::Blocks, -1, std::move(blocks)); }
-EditPointer dropAttention(std::vector<int> blocks) { return std::make_shared<DropOperation>(DropTarget::Attention, -1, std::move(blocks)); }
+EditPointer dropBlocks(std::vector<int> blocks) {
+    return std::make_shared<DropOperation>(DropTarget::Blocks, -1, std::move(blocks));
+}
+EditPointer dropAttention(std::vector<int> blocks) {
+    return std::make_shared<DropOperation>(DropTarget::Attention, -1, std::move(blocks));
+}
 EditPointer dropMlp(std::vector<int> blocks) { return std::make_shared<DropOperation>(DropTarget::Mlp, -1, std::move(blocks)); }
 EditPointer dropKvGroups(int block, std::vector<int> groups) {
     return std::make_shared<DropOperation>(DropTarget::KvGroups, block, std::move(groups));
@@ -207,7 +230,8 @@ std::vector<std::string> supportedOperations(const ModelShape& source) {
     std::vector<std::string> names;
     if (!findFamily(source.modelType)) return names;
     for (const DropWords& words : kWords)
-        if (std::any_of(source.blocks.begin(), source.blocks.end(), [&](const BlockShape& block) { return hasTarget(words.target, block); }))
+        if (std::any_of(source.blocks.begin(), source.blocks.end(),
+                        [&](const BlockShape& block) { return hasTarget(words.target, block); }))
             names.emplace_back(words.op);
     return names;
 }

@@ -9,22 +9,23 @@ enum class DropTarget { Blocks, Attention, Mlp, KvGroups, Heads, Channels };
 /// The spelling and words of one built-in operation.
 struct DropWords {
     DropTarget target;
-    std::string_view op, field;       ///< "drop_heads", "heads"
-    std::string_view one, many;       ///< "head", "heads": what an index counts
-    std::string_view title;           ///< "Drop heads", "Drop attention of blocks"
-    bool insideBlock;                 ///< has a `block` field, indices count parts of it
+    std::string_view op, field;  ///< "drop_heads", "heads"
+    std::string_view one, many;  ///< "head", "heads": what an index counts
+    std::string_view title;      ///< "Drop heads", "Drop attention of blocks"
+    bool insideBlock;            ///< has a `block` field, indices count parts of it
 };
 std::span<const DropWords> dropWords() noexcept;
 
-/// All built-in operations: a list of indices, of blocks or inside one block. Internal to core/surgery; made by dropBlocks() and so on.
+/// All built-in operations: a list of indices, of blocks or inside one block. Internal to core/surgery; made by dropBlocks()
+/// and so on.
 class DropOperation final : public EditOperation {
 public:
     DropOperation(DropTarget target, int block, std::vector<int> indices);
     DropTarget target() const noexcept { return m_words->target; }
     const DropWords& words() const noexcept { return *m_words; }
-    int block() const noexcept { return m_block; }                         ///< -1 when the indices are blocks
-    const std::vector<int>& indices() const noexcept { return m_indices; } ///< as given
-    const IndexSet& set() const noexcept { return m_set; }                 ///< ascending, without repeats
+    int block() const noexcept { return m_block; }                          ///< -1 when the indices are blocks
+    const std::vector<int>& indices() const noexcept { return m_indices; }  ///< as given
+    const IndexSet& set() const noexcept { return m_set; }                  ///< ascending, without repeats
 
     std::string_view op() const noexcept override { return m_words->op; }
     Json toJson() const override;

@@ -54,7 +54,10 @@ namespace {
 constexpr int kPlanVersion = 1;
 
 EditPointer readEntry(const Json& entry, const std::string& subject) {
-    if (!entry.is_object()) throw Error(ErrorCode::BadInput, subject, "expected an object such as {\"op\": \"drop_blocks\", \"blocks\": [3]}, found " + entry.dump().substr(0, 80));
+    if (!entry.is_object())
+        throw Error(ErrorCode::BadInput, subject,
+                    "expected an object such as {\"op\": \"drop_blocks\", \"blocks\": [3]}, found " +
+                        entry.dump().substr(0, 80));
     const std::string op = stringField(entry, "op", subject);
     const OperationRegistry::Reader read = OperationRegistry::instance().find(op);
     if (read) return read(entry, subject);
@@ -74,23 +77,30 @@ bool removedByLarger(const Cut& cut, const DropOperation& edit) {
 }  // namespace
 
 EditPlan EditPlan::fromJson(const Json& json, const std::string& subject) {
-    if (!json.is_object()) throw Error(ErrorCode::BadInput, subject, "expected an edit plan (an object with \"resect_plan\": 1), found " + std::string(json.type_name()));
+    if (!json.is_object())
+        throw Error(ErrorCode::BadInput, subject,
+                    "expected an edit plan (an object with \"resect_plan\": 1), found " + std::string(json.type_name()));
     const std::int64_t version = intField(json, "resect_plan", subject);
     if (version != kPlanVersion)
-        throw Error(ErrorCode::BadInput, subject + ": resect_plan", "expected version 1, found " + toText(version) + "; this plan needs a newer Resect");
+        throw Error(ErrorCode::BadInput, subject + ": resect_plan",
+                    "expected version 1, found " + toText(version) + "; this plan needs a newer Resect");
     for (const auto& [key, value] : json.items())
         if (key != "resect_plan" && key != "source" && key != "edits" && key != "notes")
-            throw Error(ErrorCode::BadInput, subject + ": " + key, "a plan has no such field; it has resect_plan, source, edits and notes");
+            throw Error(ErrorCode::BadInput, subject + ": " + key,
+                        "a plan has no such field; it has resect_plan, source, edits and notes");
     EditPlan plan;
     if (const auto source = json.find("source"); source != json.end() && !source->is_null()) {
-        if (!source->is_object()) throw Error(ErrorCode::BadInput, subject + ": source", "expected an object, found " + source->dump().substr(0, 80));
+        if (!source->is_object())
+            throw Error(ErrorCode::BadInput, subject + ": source", "expected an object, found " + source->dump().substr(0, 80));
         plan.fingerprint = stringField(*source, "fingerprint", subject + ": source", "");
     }
     const auto edits = json.find("edits");
     if (edits == json.end() || !edits->is_array())
-        throw Error(ErrorCode::BadInput, subject + ": edits", "expected a list of edits, found " + (edits == json.end() ? "nothing" : edits->dump().substr(0, 80)));
+        throw Error(ErrorCode::BadInput, subject + ": edits",
+                    "expected a list of edits, found " + (edits == json.end() ? "nothing" : edits->dump().substr(0, 80)));
     for (const Json& entry : *edits)
-        plan.edits.push_back(readEntry(entry, subject + ": edits[" + toText(static_cast<std::int64_t>(plan.edits.size())) + "]"));
+        plan.edits.push_back(
+            readEntry(entry, subject + ": edits[" + toText(static_cast<std::int64_t>(plan.edits.size())) + "]"));
     plan.notes = json.value("notes", Json());
     return plan;
 }
@@ -115,7 +125,7 @@ std::string EditPlan::hash() const {
         if (const auto* drop = dynamic_cast<const DropOperation*>(edit.get()); drop && drop->block() < 0)
             for (int b : drop->indices())
                 if (b >= 0 && b < kMostBlocks)
-                    (drop->target() == DropTarget::Blocks ? cutOfBlock(b).block
+                    (drop->target() == DropTarget::Blocks      ? cutOfBlock(b).block
                      : drop->target() == DropTarget::Attention ? cutOfBlock(b).attention
                                                                : cutOfBlock(b).ffn) = true;
 

@@ -16,8 +16,10 @@ void IndexSet::insert(std::span<const int> indices) {
 }
 
 void IndexSet::insert(const IndexSet& other) {
-    if (m_indices.empty()) m_indices = other.m_indices;
-    else insert(std::span<const int>(other.m_indices));
+    if (m_indices.empty())
+        m_indices = other.m_indices;
+    else
+        insert(std::span<const int>(other.m_indices));
 }
 
 void IndexSet::insertRange(int begin, int end) {

@@ -15,7 +15,7 @@ public:
     void insert(int index) { insert(std::span<const int>(&index, 1)); }
     void insert(std::span<const int> indices);  ///< in any order, repeats allowed; linear when they ascend
     void insert(const IndexSet& other);
-    void insertRange(int begin, int end);       ///< begin .. end - 1
+    void insertRange(int begin, int end);  ///< begin .. end - 1
     bool contains(int index) const noexcept;
     std::size_t count(int index) const noexcept { return contains(index) ? 1 : 0; }
     std::size_t size() const noexcept { return m_indices.size(); }

@@ -48,7 +48,8 @@ std::vector<std::int64_t> headPlaces(const BlockShape& source, const BlockCut& c
 BlockLayout layoutOf(const BlockShape& source, const BlockCut& cut, const BlockShape& result, int block, SliceWay way) {
     BlockLayout layout;
     layout.source = block;
-    const std::vector<int> heads = keptHeads(source, cut), groups = keptKvGroups(source, cut), channels = keptChannels(source, cut);
+    const std::vector<int> heads = keptHeads(source, cut), groups = keptKvGroups(source, cut),
+                           channels = keptChannels(source, cut);
     layout.attentionFromSource = !heads.empty();
     layout.ffnFromSource = !channels.empty();
     if (way == SliceWay::Zeroed) {
@@ -83,7 +84,8 @@ std::vector<std::int64_t> spread(const std::vector<std::int64_t>& places, std::i
 
 bool isAttentionRole(TensorRole role) { return role >= TensorRole::AttentionNorm && role <= TensorRole::KeyNorm; }
 bool isNormRole(TensorRole role) {
-    return role == TensorRole::AttentionNorm || role == TensorRole::FfnNorm || role == TensorRole::QueryNorm || role == TensorRole::KeyNorm;
+    return role == TensorRole::AttentionNorm || role == TensorRole::FfnNorm || role == TensorRole::QueryNorm ||
+           role == TensorRole::KeyNorm;
 }
 
 /// The coupling tables turned round: role -> (kind of unit, axis).
@@ -179,20 +181,30 @@ private:
             const std::int64_t headDim = m_shape.blocks[static_cast<std::size_t>(place.source)].headDim;
             const std::int64_t length = result.sourceShape[at];
             switch (kind) {
-            case ComponentKind::Head: result.indices[at] = spread(place.heads, headDim, length); break;
-            case ComponentKind::KvGroup: result.indices[at] = spread(place.groups, headDim, length); break;
-            case ComponentKind::Channel: result.indices[at] = spread(place.channels, 1, length); break;
-            default: result.indices[at] = spread(place.experts, 1, length); break;
+            case ComponentKind::Head:
+                result.indices[at] = spread(place.heads, headDim, length);
+                break;
+            case ComponentKind::KvGroup:
+                result.indices[at] = spread(place.groups, headDim, length);
+                break;
+            case ComponentKind::Channel:
+                result.indices[at] = spread(place.channels, 1, length);
+                break;
+            default:
+                result.indices[at] = spread(place.experts, 1, length);
+                break;
             }
         }
     }
 
     static void checkShape(const SlicedTensor& tensor) {
         for (std::size_t axis = 0; axis < tensor.shape.size(); ++axis) {
-            const std::int64_t length = tensor.indices[axis].empty() ? tensor.sourceShape[axis] : static_cast<std::int64_t>(tensor.indices[axis].size());
+            const std::int64_t length = tensor.indices[axis].empty() ? tensor.sourceShape[axis]
+                                                                     : static_cast<std::int64_t>(tensor.indices[axis].size());
             if (tensor.sourceShape.size() != tensor.shape.size() || length != tensor.shape[axis])
-                throw Error(ErrorCode::Internal, tensor.name, "the slice along axis " + toText(static_cast<std::int64_t>(axis)) + " has " + toText(length) +
-                                                                  " entries, the shape calls for " + toText(tensor.shape[axis]));
+                throw Error(ErrorCode::Internal, tensor.name,
+                            "the slice along axis " + toText(static_cast<std::int64_t>(axis)) + " has " + toText(length) +
+                                " entries, the shape calls for " + toText(tensor.shape[axis]));
         }
     }
 
@@ -204,44 +216,6 @@ private:
     std::vector<BlockLayout> m_layouts;
     SlicePlan m_plan;
 };
-
-/// Group count and group size that every block of the padded shape gets.
-struct HeadSizes {
-    int groups = 1, headsPerGroup = 1;
-    int heads() const noexcept { return groups * headsPerGroup; }
-};
-
-/// Does the stock class of the family build attention of this many heads from the configuration?
-bool stockAccepts(const Family& family, const ModelShape& source, int headDim, int heads) {
-    if (family.needsHiddenDivisibleByHeads && source.hiddenSize % heads != 0) return false;
-    return family.stockReadsHeadDim || std::int64_t{headDim} * heads == source.hiddenSize;
-}
-
-HeadSizes largestKept(const ModelShape& after) {
-    HeadSizes sizes;
-    for (const BlockShape& block : after.blocks) {
-        sizes.groups = std::max(sizes.groups, block.numKvHeads);
-        for (int heads : block.headsPerKv) sizes.headsPerGroup = std::max(sizes.headsPerGroup, heads);
-    }
-    return sizes;
-}
-
-/// The cheapest sizes that hold `least` and that stock classes accept; `least` when the source itself has none.
-HeadSizes acceptedSizes(const ModelShape& source, const HeadSizes& least) {
-    const Family& family = *findFamily(source.modelType);
-    const HeadSizes most = largestKept(source);
-    const int headDim = source.blocks.front().headDim;
-    HeadSizes best = least;
-    int cheapest = 0;
-    for (int groups = least.groups; groups <= std::max(most.groups, least.groups); ++groups)
-        for (int perGroup = least.headsPerGroup; perGroup <= std::max(most.headsPerGroup, least.headsPerGroup); ++perGroup) {
-            const int cost = groups * (perGroup + 1);  // q and o rows per head, k and v rows per group
-            if ((cheapest != 0 && cost >= cheapest) || !stockAccepts(family, source, headDim, groups * perGroup)) continue;
-            cheapest = cost;
-            best = {groups, perGroup};
-        }
-    return best;
-}
 
 }  // namespace
 
@@ -259,42 +233,12 @@ std::uint64_t SlicePlan::bytes(std::optional<DType> dtype) const noexcept {
     return total;
 }
 
-ModelShape paddedShape(const ModelShape& source, const ModelShape& after) {
-    const HeadSizes heads = acceptedSizes(source, largestKept(after));
-    int channels = 0, experts = 0;
-    for (std::size_t b = 0; b < after.blocks.size(); ++b) {
-        const BlockShape& block = after.blocks[b];
-        channels = std::max(channels, block.ffnSize);
-        if (block.hasFfn && experts != 0 && block.numExperts != experts)
-            throw Error(ErrorCode::Unsupported, "block " + toText(static_cast<std::int64_t>(b)),
-                        "it keeps " + toText(std::int64_t{block.numExperts}) + " experts, an earlier block " + toText(std::int64_t{experts}) +
-                            "; a padded expert could be chosen by the router, so every block must keep as many");
-        if (block.hasFfn) experts = block.numExperts;
-    }
-    int sourceExperts = 0;
-    for (const BlockShape& block : source.blocks) sourceExperts = std::max(sourceExperts, block.numExperts);
-    if (experts == 0) experts = sourceExperts;
-    constexpr int kSmallestMlp = 256;
-    if (channels == 0)
-        for (const BlockShape& block : source.blocks) channels = std::max(channels, std::min(block.ffnSize, kSmallestMlp));
-
-    ModelShape result = after;
-    for (BlockShape& block : result.blocks) {
-        block.hasAttention = block.hasFfn = true;
-        block.numKvHeads = heads.groups;
-        block.numHeads = heads.heads();
-        block.headsPerKv.assign(static_cast<std::size_t>(heads.groups), heads.headsPerGroup);
-        block.ffnSize = channels;
-        block.numExperts = experts;
-    }
-    return result;
-}
-
 SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way) {
     const ModelShape& shape = anatomy.shape();
     if (cut.blocks.size() != shape.blocks.size())
-        throw Error(ErrorCode::Mismatch, "cut", "it describes " + toText(static_cast<std::int64_t>(cut.blocks.size())) + " blocks, the checkpoint has " +
-                                                    toText(static_cast<std::int64_t>(shape.blocks.size())));
+        throw Error(ErrorCode::Mismatch, "cut",
+                    "it describes " + toText(static_cast<std::int64_t>(cut.blocks.size())) + " blocks, the checkpoint has " +
+                        toText(static_cast<std::int64_t>(shape.blocks.size())));
     if (keptBlocks(cut).empty() && way != SliceWay::Zeroed) throw Error(ErrorCode::BadInput, "cut", "it removes every block");
     return Slicer(source, anatomy, cut, way).run();
 }

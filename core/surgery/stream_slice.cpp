@@ -23,9 +23,13 @@ std::vector<Run> runsOf(const std::vector<std::int64_t>& indices, std::int64_t l
     if (indices.empty()) return {{0, length}};
     std::vector<Run> runs;
     for (std::int64_t index : indices) {
-        const bool grows = !runs.empty() && (index < 0 ? runs.back().source < 0 : runs.back().source >= 0 && runs.back().source + runs.back().count == index);
-        if (grows) ++runs.back().count;
-        else runs.push_back({index < 0 ? -1 : index, 1});
+        const bool grows =
+            !runs.empty() &&
+            (index < 0 ? runs.back().source < 0 : runs.back().source >= 0 && runs.back().source + runs.back().count == index);
+        if (grows)
+            ++runs.back().count;
+        else
+            runs.push_back({index < 0 ? -1 : index, 1});
     }
     return runs;
 }
@@ -41,20 +45,27 @@ void gatherRow(const std::byte* row, const std::vector<Run>& columns, std::byte*
     constexpr std::int64_t kShort = 8;  // below this a call of memcpy costs more than the copy
     for (const Run& run : columns) {
         const std::size_t bytes = static_cast<std::size_t>(run.count) * size;
-        if (run.source < 0) std::memset(out, 0, bytes);
-        else if (run.count > kShort) std::memcpy(out, row + static_cast<std::size_t>(run.source) * size, bytes);
+        if (run.source < 0)
+            std::memset(out, 0, bytes);
+        else if (run.count > kShort)
+            std::memcpy(out, row + static_cast<std::size_t>(run.source) * size, bytes);
         else
-            for (std::size_t i = 0; i < bytes; i += size) std::memcpy(out + i, row + static_cast<std::size_t>(run.source) * size + i, size);
+            for (std::size_t i = 0; i < bytes; i += size)
+                std::memcpy(out + i, row + static_cast<std::size_t>(run.source) * size + i, size);
         out += bytes;
     }
 }
 
 void gatherRow(std::size_t elementSize, const std::byte* row, const std::vector<Run>& columns, std::byte* out) {
     switch (elementSize) {
-    case 1: return gatherRow<1>(row, columns, out);
-    case 2: return gatherRow<2>(row, columns, out);
-    case 4: return gatherRow<4>(row, columns, out);
-    default: return gatherRow<8>(row, columns, out);
+    case 1:
+        return gatherRow<1>(row, columns, out);
+    case 2:
+        return gatherRow<2>(row, columns, out);
+    case 4:
+        return gatherRow<4>(row, columns, out);
+    default:
+        return gatherRow<8>(row, columns, out);
     }
 }
 
@@ -68,9 +79,11 @@ public:
         m_sourceColumns = 1;
         for (std::size_t axis = 1; axis < m_tensor.sourceShape.size(); ++axis) m_sourceColumns *= m_tensor.sourceShape[axis];
         for (std::size_t axis = 2; axis < m_tensor.indices.size(); ++axis)
-            if (!m_tensor.indices[axis].empty()) throw Error(ErrorCode::Unsupported, m_tensor.name, "only the first two axes of a tensor can be cut");
+            if (!m_tensor.indices[axis].empty())
+                throw Error(ErrorCode::Unsupported, m_tensor.name, "only the first two axes of a tensor can be cut");
         const bool cutsColumns = m_tensor.indices.size() > 1 && !m_tensor.indices[1].empty();
-        if (cutsColumns && m_tensor.sourceShape.size() > 2) throw Error(ErrorCode::Unsupported, m_tensor.name, "columns can be cut of matrices only");
+        if (cutsColumns && m_tensor.sourceShape.size() > 2)
+            throw Error(ErrorCode::Unsupported, m_tensor.name, "columns can be cut of matrices only");
         m_rows = scalar ? std::vector<Run>{{0, rows}} : runsOf(m_tensor.indices.front(), rows);
         if (cutsColumns) m_columns = runsOf(m_tensor.indices[1], m_sourceColumns);
         m_resultColumns = cutsColumns ? static_cast<std::int64_t>(m_tensor.indices[1].size()) : m_sourceColumns;
@@ -80,9 +93,13 @@ public:
         const std::byte* data = m_source.bytes(m_info).data();
         const std::size_t rowBytes = static_cast<std::size_t>(m_sourceColumns) * m_elementSize;
         for (const Run& run : m_rows) {
-            if (run.source < 0) sinkZeros(static_cast<std::uint64_t>(run.count * m_resultColumns) * sizeOf(m_dtype), sink);
-            else if (m_columns.empty()) copyRows(data + static_cast<std::size_t>(run.source) * rowBytes, static_cast<std::size_t>(run.count) * rowBytes, sink);
-            else gatherRows(data + static_cast<std::size_t>(run.source) * rowBytes, run.count, rowBytes, sink);
+            if (run.source < 0)
+                sinkZeros(static_cast<std::uint64_t>(run.count * m_resultColumns) * sizeOf(m_dtype), sink);
+            else if (m_columns.empty())
+                copyRows(data + static_cast<std::size_t>(run.source) * rowBytes, static_cast<std::size_t>(run.count) * rowBytes,
+                         sink);
+            else
+                gatherRows(data + static_cast<std::size_t>(run.source) * rowBytes, run.count, rowBytes, sink);
         }
         m_source.release(m_info);
     }
@@ -98,12 +115,14 @@ private:
 
     void gatherRows(const std::byte* first, std::int64_t rows, std::size_t rowBytes, const Sink& sink) {
         const std::size_t outBytes = static_cast<std::size_t>(m_resultColumns) * m_elementSize;
-        const std::int64_t atOnce = std::max<std::int64_t>(1, static_cast<std::int64_t>(kPiece / std::max<std::size_t>(1, outBytes)));
+        const std::int64_t atOnce =
+            std::max<std::int64_t>(1, static_cast<std::int64_t>(kPiece / std::max<std::size_t>(1, outBytes)));
         m_gathered.resize(static_cast<std::size_t>(std::min(rows, atOnce)) * outBytes);
         for (std::int64_t row = 0; row < rows; row += atOnce) {
             const std::int64_t n = std::min(atOnce, rows - row);
             for (std::int64_t i = 0; i < n; ++i)
-                gatherRow(m_elementSize, first + static_cast<std::size_t>(row + i) * rowBytes, m_columns, m_gathered.data() + static_cast<std::size_t>(i) * outBytes);
+                gatherRow(m_elementSize, first + static_cast<std::size_t>(row + i) * rowBytes, m_columns,
+                          m_gathered.data() + static_cast<std::size_t>(i) * outBytes);
             sinkConverted(std::span(m_gathered).first(static_cast<std::size_t>(n) * outBytes), sink);
         }
     }
@@ -115,9 +134,11 @@ private:
         const std::ptrdiff_t overflow = convertElements(m_info.dtype, bytes.data(), m_dtype, m_converted.data(), count);
         if (overflow >= 0) {
             float value = 0;
-            convertElements(m_info.dtype, bytes.data() + static_cast<std::size_t>(overflow) * m_elementSize, DType::F32, reinterpret_cast<std::byte*>(&value), 1);
-            throw Error(ErrorCode::BadInput, m_tensor.source, "the value " + toText(double{value}, 4) + " is too large for " + std::string(name(m_dtype)) +
-                                                                  "; export as " + (m_dtype == DType::F16 ? "BF16 or F32" : "F32"));
+            convertElements(m_info.dtype, bytes.data() + static_cast<std::size_t>(overflow) * m_elementSize, DType::F32,
+                            reinterpret_cast<std::byte*>(&value), 1);
+            throw Error(ErrorCode::BadInput, m_tensor.source,
+                        "the value " + toText(double{value}, 4) + " is too large for " + std::string(name(m_dtype)) +
+                            "; export as " + (m_dtype == DType::F16 ? "BF16 or F32" : "F32"));
         }
         sink(m_converted);
     }
@@ -143,8 +164,11 @@ TensorSource streamSlice(const Checkpoint& source, const SlicedTensor& tensor, D
     const TensorInfo* info = source.find(tensor.source);
     if (!info) throw Error(ErrorCode::NotFound, source.folder().string() + ": " + tensor.source, "the tensor is missing");
     if (!canConvert(info->dtype, dtype))
-        throw Error(ErrorCode::Unsupported, tensor.source, "cannot convert " + std::string(name(info->dtype)) + " to " + std::string(name(dtype)));
-    result.produce = [&source, info, tensor, dtype](const Sink& sink) { SliceStream(source, *info, tensor, dtype).produce(sink); };
+        throw Error(ErrorCode::Unsupported, tensor.source,
+                    "cannot convert " + std::string(name(info->dtype)) + " to " + std::string(name(dtype)));
+    result.produce = [&source, info, tensor, dtype](const Sink& sink) {
+        SliceStream(source, *info, tensor, dtype).produce(sink);
+    };
     return result;
 }
 

@@ -1,8 +1,9 @@
 // How fast an export is, against `cp` of the bytes that it wrote, and how much memory it takes.
 //   export_throughput [--folder DIR] [--blocks N] [--rounds N]
-// Generates a Llama-shaped checkpoint of about 4 GB with content (no holes), exports it with one block dropped, and copies the result with `cp`, in
-// turn. Both end with everything synced; before each, the pages of what is read are dropped (cold) or read (warm). A process of its own exports, so
-// that its memory is only that: RssAnon is what it holds beside mapped files, VmHWM includes them.
+// Generates a Llama-shaped checkpoint of about 4 GB with content (no holes), exports it with one block dropped, and copies the
+// result with `cp`, in turn. Both end with everything synced; before each, the pages of what is read are dropped (cold) or read
+// (warm). A process of its own exports, so that its memory is only that: RssAnon is what it holds beside mapped files, VmHWM
+// includes them.
 #include "core/base/error.h"
 #include "core/base/files.h"
 #include "core/base/numbers.h"
@@ -69,7 +70,8 @@ void run(std::vector<std::string> arguments, const fs::path& output = {}) {
     argv.push_back(nullptr);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
-    if (!output.empty()) posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (!output.empty())
+        posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     pid_t pid = 0;
     int status = -1;
     if (posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ) == 0) waitpid(pid, &status, 0);
@@ -87,7 +89,8 @@ void prepare(const fs::path& folder, Cache cache) {
             ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
         } else {
             std::vector<char> buffer(8 << 20);
-            while (::read(file, buffer.data(), buffer.size()) > 0) {}
+            while (::read(file, buffer.data(), buffer.size()) > 0) {
+            }
         }
         ::close(file);
     }
@@ -156,8 +159,8 @@ void timeChecks() {
         return median(seconds) * 1e3;
     };
     const Cut cut = cutOf(plan, shape);
-    std::printf("80 blocks, 161 edits, 573,440 channels named: check %.2f ms, verdicts %.2f ms\n", time([&] { checkPlan(plan, shape, {}); }),
-                time([&] { verdicts(shape, cut); }));
+    std::printf("80 blocks, 161 edits, 573,440 channels named: check %.2f ms, verdicts %.2f ms\n",
+                time([&] { checkPlan(plan, shape, {}); }), time([&] { verdicts(shape, cut); }));
 }
 
 int measure(const fs::path& self, const fs::path& folder, int numBlocks, int rounds) {
@@ -197,8 +200,9 @@ int measure(const fs::path& self, const fs::path& folder, int numBlocks, int rou
             round % 2 ? one() : other();
             ratios.push_back(copies.back() / exports.back());
         }
-        std::printf("%s: export %.0f MB/s, cp %.0f MB/s (medians of %d, %.0f MB each), export runs at %.2f of cp (%.2f-%.2f)\n", cache == Cache::Cold ? "cold" : "warm",
-                    megabytes / median(exports), megabytes / median(copies), rounds, megabytes, median(ratios), *std::min_element(ratios.begin(), ratios.end()),
+        std::printf("%s: export %.0f MB/s, cp %.0f MB/s (medians of %d, %.0f MB each), export runs at %.2f of cp (%.2f-%.2f)\n",
+                    cache == Cache::Cold ? "cold" : "warm", megabytes / median(exports), megabytes / median(copies), rounds,
+                    megabytes, median(ratios), *std::min_element(ratios.begin(), ratios.end()),
                     *std::max_element(ratios.begin(), ratios.end()));
     }
     std::printf("memory: %.0f MB at most beside mapped files, %.0f MB with them\n", anonymous, resident);
@@ -214,10 +218,14 @@ int main(int argc, char** argv) try {
     fs::path folder = fs::temp_directory_path() / ("resect-bench-" + std::to_string(getpid()));
     int numBlocks = 8, rounds = 3;
     for (std::size_t i = 0; i + 1 < arguments.size(); i += 2) {
-        if (arguments[i] == "--folder") folder = fs::path(arguments[i + 1]) / ("resect-bench-" + std::to_string(getpid()));
-        else if (arguments[i] == "--blocks") numBlocks = static_cast<int>(parseInt(arguments[i + 1]).value_or(8));
-        else if (arguments[i] == "--rounds") rounds = static_cast<int>(parseInt(arguments[i + 1]).value_or(3));
-        else throw Error(ErrorCode::Usage, arguments[i], "expected --folder DIR, --blocks N or --rounds N");
+        if (arguments[i] == "--folder")
+            folder = fs::path(arguments[i + 1]) / ("resect-bench-" + std::to_string(getpid()));
+        else if (arguments[i] == "--blocks")
+            numBlocks = static_cast<int>(parseInt(arguments[i + 1]).value_or(8));
+        else if (arguments[i] == "--rounds")
+            rounds = static_cast<int>(parseInt(arguments[i + 1]).value_or(3));
+        else
+            throw Error(ErrorCode::Usage, arguments[i], "expected --folder DIR, --blocks N or --rounds N");
     }
     fs::create_directories(folder);
     int result = 1;

@@ -13,11 +13,16 @@ struct ConfigCase {
     Json config;
     explicit ConfigCase(const TinyCheckpoint& tiny) : config(tiny.config) {}
 
-    ConfigRewrite rewrite(std::vector<EditPointer> edits, SliceWay way = SliceWay::Exact, std::optional<DType> dtype = {}) const {
+    ConfigRewrite rewrite(std::vector<EditPointer> edits, SliceWay way = SliceWay::Exact,
+                          std::optional<DType> dtype = {}) const {
         const ModelShape shape = readModelShape(config, nullptr, "config.json");
         const Cut cut = cutOf({"", std::move(edits), nullptr}, shape);
         const ModelShape after = shapeAfter(shape, cut);
-        return rewriteConfig(config, shape, cut, way == SliceWay::Exact ? after : way == SliceWay::Padded ? paddedShape(shape, after) : shape, way, dtype);
+        return rewriteConfig(config, shape, cut,
+                             way == SliceWay::Exact    ? after
+                             : way == SliceWay::Padded ? paddedShape(shape, after)
+                                                       : shape,
+                             way, dtype);
     }
     Error refusal(std::vector<EditPointer> edits) const {
         return errorOf([&] { rewrite(std::move(edits)); });
@@ -25,7 +30,8 @@ struct ConfigCase {
 };
 
 TEST(RewriteConfig, ChangesNothingWhenNothingIsCut) {
-    for (const TinyCheckpoint& tiny : {tinyLlama(), tinyMistral({.slidingWindow = 7}), tinyQwen2({.slidingWindow = 7}), tinyQwen3(), tinyMixtral()})
+    for (const TinyCheckpoint& tiny :
+         {tinyLlama(), tinyMistral({.slidingWindow = 7}), tinyQwen2({.slidingWindow = 7}), tinyQwen3(), tinyMixtral()})
         for (SliceWay way : {SliceWay::Exact, SliceWay::Padded, SliceWay::Zeroed}) {
             const ConfigRewrite result = ConfigCase(tiny).rewrite({}, way);
             EXPECT_EQ(result.config.dump(), tiny.config.dump());
@@ -41,7 +47,8 @@ TEST(RewriteConfig, CountsBlocksUnderEveryName) {
     EXPECT_EQ(result["num_hidden_layers"], 3);
     EXPECT_EQ(result["n_layer"], 3);
     c.config["num_layers"] = 4;
-    EXPECT_THAT(c.refusal({dropBlocks({0})}).what(), HasSubstr("config.json: num_layers: expected the number of blocks, 5, found 4"));
+    EXPECT_THAT(c.refusal({dropBlocks({0})}).what(),
+                HasSubstr("config.json: num_layers: expected the number of blocks, 5, found 4"));
 }
 
 TEST(RewriteConfig, GathersListsRenumbersIndicesAndKeys) {

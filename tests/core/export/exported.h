@@ -27,7 +27,8 @@ struct ExportCase {
     /// Names left in the folder that holds the target.
     std::vector<std::string> left() const {
         std::vector<std::string> names;
-        for (const auto& entry : std::filesystem::directory_iterator(out.path())) names.push_back(entry.path().filename().string());
+        for (const auto& entry : std::filesystem::directory_iterator(out.path()))
+            names.push_back(entry.path().filename().string());
         return names;
     }
 };
@@ -46,7 +47,8 @@ Error errorOf(Action action) {
 
 inline std::string listed(const std::vector<Problem>& problems) {
     std::string text;
-    for (const Problem& problem : problems) text += std::string(name(problem.severity)) + " " + problem.subject + ": " + problem.message + "\n";
+    for (const Problem& problem : problems)
+        text += std::string(name(problem.severity)) + " " + problem.subject + ": " + problem.message + "\n";
     return text;
 }
 

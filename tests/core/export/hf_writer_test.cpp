@@ -17,7 +17,8 @@ using testing::IsEmpty;
 using testing::Not;
 
 void addSideFiles(const TinyCheckpoint& tiny) {
-    writeText(tiny.path() / "tokenizer.json", R"({"model": {"vocab": {"a": 0, "b": 60}}, "added_tokens": [{"id": 59, "content": "x"}]})");
+    writeText(tiny.path() / "tokenizer.json",
+              R"({"model": {"vocab": {"a": 0, "b": 60}}, "added_tokens": [{"id": 59, "content": "x"}]})");
     writeText(tiny.path() / "tokenizer_config.json", "{}");
     writeText(tiny.path() / "generation_config.json", "{\"eos_token_id\": 2}");
     writeText(tiny.path() / "chat_template.jinja", "{{ messages }}");
@@ -35,9 +36,10 @@ TEST(ExportHuggingFace, WritesACompleteFolderThatOpensCleanly) {
     options.provenance = Json{{"plan", Json{{"resect_plan", 1}}}, {"metrics", Json{{"perplexity", 5.5}}}};
     const ExportResult result = c.run({dropBlocks({2}), dropHeads(1, {5})}, options);
     EXPECT_EQ(c.left(), std::vector<std::string>{"exported"});
-    EXPECT_THAT(result.files, testing::IsSupersetOf({"config.json", "resect.json", "resect-plan.json", "manifest.json", "model.safetensors", "tokenizer.json",
-                                                     "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "LICENSE", "README.md",
-                                                     "additional_chat_templates/tool.jinja"}));
+    EXPECT_THAT(result.files,
+                testing::IsSupersetOf({"config.json", "resect.json", "resect-plan.json", "manifest.json", "model.safetensors",
+                                       "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+                                       "chat_template.jinja", "LICENSE", "README.md", "additional_chat_templates/tool.jinja"}));
     EXPECT_THAT(result.files, Not(Contains("optimizer.pt")));
     EXPECT_EQ(readFile(c.target() / "LICENSE"), "Apache");
     const Json plan = readJsonFile(c.target() / "resect-plan.json");
@@ -53,7 +55,8 @@ TEST(ExportHuggingFace, WritesACompleteFolderThatOpensCleanly) {
     std::uint64_t bytes = 0;
     for (const std::string& file : result.files) bytes += fs::file_size(c.target() / file);
     EXPECT_EQ(result.bytes, bytes);
-    EXPECT_LE(bytes, exportBytes(c.checkpoint, slicePlan(c.checkpoint, c.anatomy, c.cut({dropBlocks({2})}), SliceWay::Exact), {}));
+    EXPECT_LE(bytes,
+              exportBytes(c.checkpoint, slicePlan(c.checkpoint, c.anatomy, c.cut({dropBlocks({2})}), SliceWay::Exact), {}));
 }
 
 TEST(ExportHuggingFace, StockShapesCarryNoFileOfOurFormat) {
@@ -68,7 +71,8 @@ TEST(ExportHuggingFace, TheSameInputsGiveTheSameBytes) {
     c.run({dropHeads(0, {1, 4})});
     fs::rename(c.target(), c.target("first"));
     c.run({dropHeads(0, {1, 4})});
-    for (const std::string& file : filesBelow(c.target())) EXPECT_EQ(readFile(c.target() / file), readFile(c.target("first") / file)) << file;
+    for (const std::string& file : filesBelow(c.target()))
+        EXPECT_EQ(readFile(c.target() / file), readFile(c.target("first") / file)) << file;
 }
 
 TEST(ExportHuggingFace, SplitsIntoShardsAndConverts) {
@@ -105,7 +109,9 @@ TEST(ExportHuggingFace, AnExportCanBeCutAndExportedAgain) {
 TEST(ExportHuggingFace, NeverTouchesTheSourceAndRefusesTargetsInOrAroundIt) {
     const ExportCase c(tinyLlama());
     const Cut cut = c.cut({dropBlocks({1})});
-    const auto refusal = [&](const fs::path& to) { return errorOf([&] { exportHuggingFace(c.checkpoint, c.anatomy, cut, to, {}, {}); }); };
+    const auto refusal = [&](const fs::path& to) {
+        return errorOf([&] { exportHuggingFace(c.checkpoint, c.anatomy, cut, to, {}, {}); });
+    };
     EXPECT_THAT(refusal(c.tiny.path()).what(), HasSubstr("never written to"));
     EXPECT_THAT(refusal(c.tiny.path() / "sub" / "out").what(), HasSubstr("never written to"));
     EXPECT_THAT(refusal(c.tiny.path() / "sub" / ".." / ".").what(), HasSubstr("never written to"));
@@ -147,15 +153,19 @@ TEST(ExportHuggingFace, AFailingComparisonLeavesNothing) {
         EXPECT_THAT(verifyFolder(staged, {}), IsEmpty()) << "the staged folder is complete";
         throw Error(ErrorCode::Internal, "logits", "they differ");
     };
-    EXPECT_THAT(errorOf([&] { exportHuggingFace(c.checkpoint, c.anatomy, c.cut({dropBlocks({1})}), c.target(), {}, {}, finish); }).what(), HasSubstr("they differ"));
+    EXPECT_THAT(errorOf([&] {
+                    exportHuggingFace(c.checkpoint, c.anatomy, c.cut({dropBlocks({1})}), c.target(), {}, {}, finish);
+                }).what(),
+                HasSubstr("they differ"));
     EXPECT_FALSE(fs::exists(seen));
     EXPECT_THAT(c.left(), IsEmpty());
 }
 
 TEST(ExportHuggingFace, FilesThatTheComparisonAddsAreInTheManifest) {
     const ExportCase c(tinyLlama());
-    const ExportResult result = exportHuggingFace(c.checkpoint, c.anatomy, c.cut({dropBlocks({1})}), c.target(), {}, {},
-                                                  [](const fs::path& staged) { writeText(staged / "resect-report.json", "{}"); });
+    const ExportResult result =
+        exportHuggingFace(c.checkpoint, c.anatomy, c.cut({dropBlocks({1})}), c.target(), {}, {},
+                          [](const fs::path& staged) { writeText(staged / "resect-report.json", "{}"); });
     EXPECT_THAT(result.files, Contains("resect-report.json"));
     EXPECT_THAT(verifyFolder(c.target(), {}), IsEmpty());
 }
@@ -182,7 +192,8 @@ private:
 TEST(ExportHuggingFace, AFullDiskLeavesNothing) {
     const ExportCase c(tinyLlama({.numBlocks = 6}));
     addSideFiles(c.tiny);
-    std::ofstream(c.tiny.path() / "tokenizer.model") << std::string(300000, 'x');  // larger than the weights: fails while being carried over
+    std::ofstream(c.tiny.path() / "tokenizer.model")
+        << std::string(300000, 'x');  // larger than the weights: fails while being carried over
     for (rlim_t bytes : {0, 100, 5000, 60000, 200000}) {
         const Error error = [&] {
             const SmallFiles limit(bytes);
@@ -196,8 +207,9 @@ TEST(ExportHuggingFace, AFullDiskLeavesNothing) {
 TEST(ExportHuggingFace, AReadOnlyFolderIsRefusedAndNothingIsLeft) {
     const ExportCase c(tinyLlama());
     if (::geteuid() == 0) {  // permissions do not bind root, but a file system that refuses new folders does
-        EXPECT_THAT(errorOf([&] { exportHuggingFace(c.checkpoint, c.anatomy, c.cut({}), "/proc/resect-export", {}, {}); }).code(),
-                    testing::AnyOf(ErrorCode::NoPermission, ErrorCode::NotFound, ErrorCode::DiskFull, ErrorCode::BadInput));
+        EXPECT_THAT(
+            errorOf([&] { exportHuggingFace(c.checkpoint, c.anatomy, c.cut({}), "/proc/resect-export", {}, {}); }).code(),
+            testing::AnyOf(ErrorCode::NoPermission, ErrorCode::NotFound, ErrorCode::DiskFull, ErrorCode::BadInput));
         return;
     }
     fs::permissions(c.out.path(), fs::perms::owner_read | fs::perms::owner_exec);
@@ -223,12 +235,14 @@ TEST(ExportHuggingFace, RefusesQuantisedWeightsAndNamesTheField) {
     const Checkpoint checkpoint = tiny.open();
     const Anatomy anatomy = Anatomy::of(checkpoint);
     const TempFolder out;
-    EXPECT_THAT(errorOf([&] { exportHuggingFace(checkpoint, anatomy, {}, out / "x", {}, {}); }).what(), HasSubstr("quantization_config"));
+    EXPECT_THAT(errorOf([&] { exportHuggingFace(checkpoint, anatomy, {}, out / "x", {}, {}); }).what(),
+                HasSubstr("quantization_config"));
 }
 
 TEST(ExportHuggingFace, CutsRealCheckpointsEachWay) {
     RESECT_NEED_SHARED_DATA("golden/llama-gqa");
-    for (const char* name : {"llama-gqa", "llama-mha-tied", "llama-bf16-sharded", "llama-f16", "llama-rope-llama3", "mistral-sliding", "qwen2", "mixtral"})
+    for (const char* name : {"llama-gqa", "llama-mha-tied", "llama-bf16-sharded", "llama-f16", "llama-rope-llama3",
+                             "mistral-sliding", "qwen2", "mixtral"})
         for (SliceWay way : {SliceWay::Exact, SliceWay::Padded, SliceWay::Zeroed}) {
             const Checkpoint checkpoint = Checkpoint::open(sharedData(std::string("golden/") + name));
             const Anatomy anatomy = Anatomy::of(checkpoint);

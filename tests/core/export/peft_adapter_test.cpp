@@ -63,7 +63,8 @@ TEST(PeftAdapter, UsesTheNamesAndFieldsOfPeft) {
     ASSERT_TRUE(a);
     EXPECT_EQ(a->shape, (std::vector<std::int64_t>{4, 48}));
     EXPECT_EQ(a->dtype, DType::BF16);
-    EXPECT_EQ(file.find("base_model.model.model.layers.2.mlp.down_proj.lora_B.weight")->shape, (std::vector<std::int64_t>{48, 4}));
+    EXPECT_EQ(file.find("base_model.model.model.layers.2.mlp.down_proj.lora_B.weight")->shape,
+              (std::vector<std::int64_t>{48, 4}));
 }
 
 TEST(PeftAdapter, NamesLayersInFullWhenNotAllBlocksAreAdapted) {
@@ -101,7 +102,11 @@ TEST(PeftAdapter, RefusesWhatItDoesNotUnderstandAndNamesTheField) {
         writeJsonFile(path, config);
         return errorOf([&] { readLoraAdapter(out / "adapter"); });
     };
-    for (const auto& [field, value] : std::vector<std::pair<const char*, Json>>{{"peft_type", "IA3"}, {"bias", "all"}, {"use_dora", true}, {"fan_in_fan_out", true}, {"modules_to_save", {"lm_head"}}}) {
+    for (const auto& [field, value] : std::vector<std::pair<const char*, Json>>{{"peft_type", "IA3"},
+                                                                                {"bias", "all"},
+                                                                                {"use_dora", true},
+                                                                                {"fan_in_fan_out", true},
+                                                                                {"modules_to_save", {"lm_head"}}}) {
         const Error error = failure(field, value);
         EXPECT_EQ(error.code(), ErrorCode::Unsupported) << field;
         EXPECT_THAT(error.subject(), HasSubstr(field));
@@ -128,8 +133,11 @@ TEST(PeftAdapter, RankStabilisedScalingComesBackAsItsAlpha) {
 TEST(PeftAdapter, HalfAPairIsAnError) {
     const TempFolder out;
     exportLoraAdapter(out / "adapter", sample());
-    for (const char* name : {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"}) {
-        writeRawSafetensors(out / "adapter" / "adapter_model.safetensors", R"({")" + std::string(name) + R"(":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}})", "12345678");
+    for (const char* name : {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+                             "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"}) {
+        writeRawSafetensors(out / "adapter" / "adapter_model.safetensors",
+                            R"({")" + std::string(name) + R"(":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}})",
+                            "12345678");
         EXPECT_THAT(errorOf([&] { readLoraAdapter(out / "adapter"); }).what(), HasSubstr("has no lora_"));
     }
 }

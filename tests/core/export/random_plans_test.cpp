@@ -22,12 +22,18 @@ EditPointer randomEdit(std::mt19937& random, const ModelShape& shape) {
     const int b = static_cast<int>(random() % shape.blocks.size());
     const BlockShape& block = shape.blocks[static_cast<std::size_t>(b)];
     switch (random() % 6) {
-    case 0: return dropBlocks(some(random, shape.numBlocks()));
-    case 1: return dropAttention(some(random, shape.numBlocks()));
-    case 2: return dropMlp(some(random, shape.numBlocks()));
-    case 3: return dropKvGroups(b, some(random, block.numKvHeads));
-    case 4: return dropHeads(b, some(random, block.numHeads));
-    default: return block.numExperts > 0 ? dropMlp({b}) : dropChannels(b, some(random, block.ffnSize));
+    case 0:
+        return dropBlocks(some(random, shape.numBlocks()));
+    case 1:
+        return dropAttention(some(random, shape.numBlocks()));
+    case 2:
+        return dropMlp(some(random, shape.numBlocks()));
+    case 3:
+        return dropKvGroups(b, some(random, block.numKvHeads));
+    case 4:
+        return dropHeads(b, some(random, block.numHeads));
+    default:
+        return block.numExperts > 0 ? dropMlp({b}) : dropChannels(b, some(random, block.ffnSize));
     }
 }
 
@@ -38,11 +44,14 @@ EditPlan randomPlan(std::mt19937& random, const ModelShape& shape) {
         plan.edits.push_back(randomEdit(random, shape));
         for (int attempt = 0; attempt < 4; ++attempt) {
             const auto problems = checkPlan(plan, shape, {});
-            const auto found = std::find_if(problems.begin(), problems.end(), [](const PlanProblem& p) { return p.problem.severity == Severity::Error; });
+            const auto found = std::find_if(problems.begin(), problems.end(),
+                                            [](const PlanProblem& p) { return p.problem.severity == Severity::Error; });
             if (found == problems.end()) break;
             const auto at = plan.edits.begin() + (found->edit < 0 ? static_cast<int>(plan.edits.size()) - 1 : found->edit);
-            if (!found->instead.empty() && attempt < 2) *at = found->instead[random() % found->instead.size()];
-            else plan.edits.erase(at);
+            if (!found->instead.empty() && attempt < 2)
+                *at = found->instead[random() % found->instead.size()];
+            else
+                plan.edits.erase(at);
         }
     }
     return plan;
@@ -50,8 +59,10 @@ EditPlan randomPlan(std::mt19937& random, const ModelShape& shape) {
 
 TEST(RandomPlans, EveryLegalPlanReopensCleanlyWhicheverWayItIsWritten) {
     std::mt19937 random(20);
-    const std::vector<TinyCheckpoint> models{tinyLlama({.numBlocks = 4, .attentionBias = true, .mlpBias = true}), tinyMistral({.numBlocks = 5, .tied = true, .slidingWindow = 7}),
-                                             tinyQwen2({.numBlocks = 4, .hiddenSize = 60, .slidingWindow = 9}), tinyQwen3({.numBlocks = 3, .numHeads = 8, .numKvHeads = 4}),
+    const std::vector<TinyCheckpoint> models{tinyLlama({.numBlocks = 4, .attentionBias = true, .mlpBias = true}),
+                                             tinyMistral({.numBlocks = 5, .tied = true, .slidingWindow = 7}),
+                                             tinyQwen2({.numBlocks = 4, .hiddenSize = 60, .slidingWindow = 9}),
+                                             tinyQwen3({.numBlocks = 3, .numHeads = 8, .numKvHeads = 4}),
                                              tinyMixtral({.numBlocks = 3})};
     int exports = 0;
     for (int round = 0; round < 200; ++round) {

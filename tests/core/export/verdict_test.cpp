@@ -13,18 +13,22 @@ using testing::HasSubstr;
 /// Verdicts in the order transformers, vLLM, llama.cpp, PEFT.
 std::vector<std::string> judged(const ModelShape& shape, std::vector<EditPointer> edits) {
     std::vector<std::string> names;
-    for (const RuntimeVerdict& row : verdicts(shape, cutOf({"", std::move(edits), nullptr}, shape))) names.emplace_back(name(row.verdict));
+    for (const RuntimeVerdict& row : verdicts(shape, cutOf({"", std::move(edits), nullptr}, shape)))
+        names.emplace_back(name(row.verdict));
     return names;
 }
 
-std::vector<EditPointer> everywhere(const ModelShape& shape, EditPointer (*edit)(int, std::vector<int>), std::vector<int> indices) {
+std::vector<EditPointer> everywhere(const ModelShape& shape, EditPointer (*edit)(int, std::vector<int>),
+                                    std::vector<int> indices) {
     std::vector<EditPointer> edits;
     for (int b = 0; b < shape.numBlocks(); ++b) edits.push_back(edit(b, indices));
     return edits;
 }
 
 /// 8 heads of 8 at hidden size 64: every stock rule is met before the cut.
-ModelShape stock(const std::string& family) { return stockShape(family, {.hiddenSize = 64, .numKvHeads = 2, .headsPerKv = 4, .headDim = 8, .ffnSize = 96}); }
+ModelShape stock(const std::string& family) {
+    return stockShape(family, {.hiddenSize = 64, .numKvHeads = 2, .headsPerKv = 4, .headDim = 8, .ffnSize = 96});
+}
 
 TEST(Verdicts, UncutAndBlockDropsOpenEverywhere) {
     for (const char* family : {"llama", "mistral", "qwen2", "qwen3", "mixtral"}) {
@@ -44,7 +48,8 @@ TEST(Verdicts, OneNarrowerMlpForAllOpensEverywhere) {
 
 TEST(Verdicts, DifferentSizesPerBlockNeedPadding) {
     const ModelShape shape = stock("mistral");
-    for (const EditPointer& edit : {dropChannels(1, {3}), dropKvGroups(1, {0}), dropHeads(1, {0, 4}), dropAttention({2}), dropMlp({2}), dropAttention({0})})
+    for (const EditPointer& edit : {dropChannels(1, {3}), dropKvGroups(1, {0}), dropHeads(1, {0, 4}), dropAttention({2}),
+                                    dropMlp({2}), dropAttention({0})})
         EXPECT_THAT(judged(shape, {edit}), ElementsAre("padded", "padded", "padded", "padded")) << edit->title();
 }
 
@@ -60,7 +65,8 @@ TEST(Verdicts, FewerHeadsEverywhereDependOnTheFamily) {
     EXPECT_THAT(threePerGroup("mixtral"), ElementsAre("opens", "opens", "opens", "opens"));
 
     const ModelShape llama = stock("llama");
-    EXPECT_THAT(judged(llama, everywhere(llama, dropKvGroups, {1})), ElementsAre("opens", "opens", "opens", "opens")) << "4 heads divide 64";
+    EXPECT_THAT(judged(llama, everywhere(llama, dropKvGroups, {1})), ElementsAre("opens", "opens", "opens", "opens"))
+        << "4 heads divide 64";
     const auto rows = verdicts(llama, cutOf({"", everywhere(llama, dropHeads, {0, 4}), nullptr}, llama));
     EXPECT_THAT(rows[0].reasons, testing::Contains(HasSubstr("refuses 6 heads: hidden_size 64")));
 }

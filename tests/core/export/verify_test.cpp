@@ -70,7 +70,8 @@ TEST(VerifyFolder, CatchesValuesThatAreNotFinite) {
 
 TEST(VerifyFolder, CatchesATokenizerThatIsLargerThanTheVocabulary) {
     const Sound sound;
-    for (const char* tokenizer : {R"({"model": {"vocab": {"a": 0, "b": 61}}})", R"({"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 61}]})"}) {
+    for (const char* tokenizer :
+         {R"({"model": {"vocab": {"a": 0, "b": 61}}})", R"({"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 61}]})"}) {
         writeText(sound.target() / "tokenizer.json", tokenizer);
         sound.rewriteManifest();
         EXPECT_THAT(sound.found(), HasSubstr("error tokenizer.json: It holds token id 61, but vocab_size is 61"));
@@ -82,8 +83,10 @@ TEST(VerifyFolder, CatchesATokenizerThatIsLargerThanTheVocabulary) {
 
 TEST(VerifyFolder, SaysSoWhenThereIsNoManifestOrABadOne) {
     const Sound sound;
-    for (const char* bad : {"{", "[]", R"({"resect_manifest": 2, "files": []})", R"({"resect_manifest": 1})", R"({"resect_manifest": 1, "files": [{"name": "../x", "bytes": 1, "sha256": ""}]})",
-                            R"({"resect_manifest": 1, "files": [{"name": "/etc/passwd", "bytes": 1, "sha256": ""}]})", R"({"resect_manifest": 1, "files": [{"name": "a"}]})"}) {
+    for (const char* bad : {"{", "[]", R"({"resect_manifest": 2, "files": []})", R"({"resect_manifest": 1})",
+                            R"({"resect_manifest": 1, "files": [{"name": "../x", "bytes": 1, "sha256": ""}]})",
+                            R"({"resect_manifest": 1, "files": [{"name": "/etc/passwd", "bytes": 1, "sha256": ""}]})",
+                            R"({"resect_manifest": 1, "files": [{"name": "a"}]})"}) {
         writeText(sound.target() / "manifest.json", bad);
         EXPECT_THAT(sound.found(), HasSubstr("manifest.json")) << bad;
     }

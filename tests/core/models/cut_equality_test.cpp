@@ -32,13 +32,15 @@ double largestDifference(const torch::Tensor& a, const torch::Tensor& b) {
 }
 
 /// The masked model and the checkpoint written in each way must compute the same.
-void expectEqualEachWay(const fs::path& source, const std::vector<EditPointer>& edits, std::initializer_list<SliceWay> ways = {SliceWay::Exact, SliceWay::Padded, SliceWay::Zeroed}) {
+void expectEqualEachWay(const fs::path& source, const std::vector<EditPointer>& edits,
+                        std::initializer_list<SliceWay> ways = {SliceWay::Exact, SliceWay::Padded, SliceWay::Zeroed}) {
     const Checkpoint checkpoint = Checkpoint::open(source);
     const Anatomy anatomy = Anatomy::of(checkpoint);
     const EditPlan plan{"", edits, nullptr};
     SCOPED_TRACE(anatomy.shape().modelType + " " + plan.toJson().dump());
     const Cut cut = cutOf(plan, anatomy.shape());
-    const torch::Tensor candidate = logitsOf(source, cut, torch::kFloat32), candidate64 = logitsOf(source, cut, torch::kFloat64);
+    const torch::Tensor candidate = logitsOf(source, cut, torch::kFloat32),
+                        candidate64 = logitsOf(source, cut, torch::kFloat64);
     ASSERT_TRUE(candidate.isfinite().all().item<bool>());
     const double changed = largestDifference(candidate, logitsOf(source, {}, torch::kFloat32));
     EXPECT_TRUE(cut.empty() ? changed == 0 : changed > 1e-4) << changed;
@@ -63,7 +65,8 @@ std::vector<std::vector<EditPointer>> cuts() {
             {dropHeads(0, {1, 4})},
             {dropHeads(2, {0})},
             {dropChannels(1, {0, 5, 6, 42})},
-            {dropBlocks({0}), dropAttention({3}), dropMlp({2}), dropHeads(1, {0, 1, 3}), dropKvGroups(2, {1}), dropChannels(3, {2}), dropChannels(1, {7, 8})}};
+            {dropBlocks({0}), dropAttention({3}), dropMlp({2}), dropHeads(1, {0, 1, 3}), dropKvGroups(2, {1}),
+             dropChannels(3, {2}), dropChannels(1, {7, 8})}};
 }
 
 TEST(CutEquality, TheExportedLlamaComputesWhatTheMaskedOneDoes) {
@@ -73,7 +76,8 @@ TEST(CutEquality, TheExportedLlamaComputesWhatTheMaskedOneDoes) {
 
 TEST(CutEquality, SoDoMistralWithAWindowAndTheQwens) {
     const TinyCheckpoint mistral = tinyMistral({.numBlocks = 4, .tied = true, .slidingWindow = 5});
-    const TinyCheckpoint qwen2 = tinyQwen2({.numBlocks = 4, .hiddenSize = 60, .slidingWindow = 6}), qwen3 = tinyQwen3({.numBlocks = 4});
+    const TinyCheckpoint qwen2 = tinyQwen2({.numBlocks = 4, .hiddenSize = 60, .slidingWindow = 6}),
+                         qwen3 = tinyQwen3({.numBlocks = 4});
     for (const auto& edits : cuts()) {
         expectEqualEachWay(mistral.path(), edits);
         expectEqualEachWay(qwen2.path(), edits);
@@ -83,13 +87,18 @@ TEST(CutEquality, SoDoMistralWithAWindowAndTheQwens) {
 
 TEST(CutEquality, SoDoesMixtralWithoutBlocksAndLayers) {
     const TinyCheckpoint tiny = tinyMixtral({.numBlocks = 4});
-    for (const std::vector<EditPointer>& edits : std::vector<std::vector<EditPointer>>{{dropBlocks({0, 2})}, {dropMlp({1})}, {dropAttention({3}), dropHeads(1, {0, 4})}, {dropKvGroups(2, {1}), dropMlp({2})}})
+    for (const std::vector<EditPointer>& edits :
+         std::vector<std::vector<EditPointer>>{{dropBlocks({0, 2})},
+                                               {dropMlp({1})},
+                                               {dropAttention({3}), dropHeads(1, {0, 4})},
+                                               {dropKvGroups(2, {1}), dropMlp({2})}})
         expectEqualEachWay(tiny.path(), edits);
 }
 
 TEST(CutEquality, HoldsOnTrainedWeights) {
     RESECT_NEED_SHARED_DATA("models/llama-stories-12l");
-    expectEqualEachWay(sharedData("models/llama-stories-12l"), {dropBlocks({5, 6}), dropHeads(2, {1}), dropAttention({9}), dropChannels(3, {1, 2, 3, 200})});
+    expectEqualEachWay(sharedData("models/llama-stories-12l"),
+                       {dropBlocks({5, 6}), dropHeads(2, {1}), dropAttention({9}), dropChannels(3, {1, 2, 3, 200})});
     expectEqualEachWay(sharedData("models/qwen2-stories-8l"), {dropBlocks({3}), dropMlp({5})});
     expectEqualEachWay(sharedData("models/mixtral-stories-6l"), {dropBlocks({2}), dropAttention({4})});
 }
@@ -103,7 +112,9 @@ TEST(CutEquality, RemovingWhatIsZeroAlreadyChangesNothing) {
     const Checkpoint checkpoint = tiny.open();
     const Anatomy anatomy = Anatomy::of(checkpoint);
     const TempFolder out;
-    exportHuggingFace(checkpoint, anatomy, cutOf({"", {dropHeads(1, {0, 4}), dropChannels(2, {3, 17})}, nullptr}, anatomy.shape()), out / "x", {}, {});
+    exportHuggingFace(checkpoint, anatomy,
+                      cutOf({"", {dropHeads(1, {0, 4}), dropChannels(2, {3, 17})}, nullptr}, anatomy.shape()), out / "x", {},
+                      {});
     EXPECT_LE(largestDifference(logitsOf(tiny.path(), {}, torch::kFloat32), logitsOf(out / "x", {}, torch::kFloat32)), 1e-5);
 }
 

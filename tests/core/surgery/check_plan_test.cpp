@@ -13,12 +13,14 @@ namespace {
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-std::vector<PlanProblem> check(std::vector<EditPointer> edits, const ModelShape& shape = stockShape(), std::string_view fingerprint = {}) {
+std::vector<PlanProblem> check(std::vector<EditPointer> edits, const ModelShape& shape = stockShape(),
+                               std::string_view fingerprint = {}) {
     return checkPlan(EditPlan{"sha256:mine", std::move(edits), nullptr}, shape, fingerprint);
 }
 
 bool illegal(const std::vector<PlanProblem>& problems) {
-    return std::any_of(problems.begin(), problems.end(), [](const PlanProblem& found) { return found.problem.severity == Severity::Error; });
+    return std::any_of(problems.begin(), problems.end(),
+                       [](const PlanProblem& found) { return found.problem.severity == Severity::Error; });
 }
 
 std::vector<std::string> titles(const PlanProblem& problem) {
@@ -28,7 +30,8 @@ std::vector<std::string> titles(const PlanProblem& problem) {
 }
 
 TEST(CheckPlan, AcceptsALegalPlanWithoutAWord) {
-    EXPECT_THAT(check({dropBlocks({3}), dropAttention({2}), dropMlp({1}), dropKvGroups(0, {1}), dropChannels(4, {0, 42})}), IsEmpty());
+    EXPECT_THAT(check({dropBlocks({3}), dropAttention({2}), dropMlp({1}), dropKvGroups(0, {1}), dropChannels(4, {0, 42})}),
+                IsEmpty());
     EXPECT_THAT(check({}), IsEmpty());
 }
 
@@ -88,7 +91,8 @@ TEST(CheckPlan, OffersTheWholeGroupWhenQueryHeadsPerGroupDiffer) {
     ASSERT_EQ(problems.size(), 1u);
     EXPECT_EQ(problems[0].problem.severity, Severity::Warning);
     EXPECT_THAT(problems[0].problem.message, HasSubstr("3, 2"));
-    EXPECT_THAT(problems[0].problem.advice, HasSubstr("Remove the whole kv group 1 (3 heads), or export padded: 1 zero head is added"));
+    EXPECT_THAT(problems[0].problem.advice,
+                HasSubstr("Remove the whole kv group 1 (3 heads), or export padded: 1 zero head is added"));
     EXPECT_THAT(titles(problems[0]), testing::ElementsAre("Drop kv group 1 of block 1"));
     EXPECT_THAT(check({dropHeads(1, {2, 5})}), IsEmpty());
     EXPECT_THAT(check({dropHeads(1, {3, 4, 5})}, stockShape("qwen3")), IsEmpty()) << "a whole group";

@@ -31,10 +31,14 @@ TEST(Convert, EveryHalfAndBfloatSurvivesARoundTrip) {
     for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
         const auto half = static_cast<std::uint16_t>(bits);
         const float fromHalf = fromFloat16(half), fromBrain = fromBfloat16(half);
-        if (std::isnan(fromHalf)) EXPECT_TRUE(std::isnan(fromFloat16(toFloat16(fromHalf))));
-        else EXPECT_EQ(toFloat16(fromHalf), half);
-        if (std::isnan(fromBrain)) EXPECT_TRUE(std::isnan(fromBfloat16(toBfloat16(fromBrain))));
-        else EXPECT_EQ(toBfloat16(fromBrain), half);
+        if (std::isnan(fromHalf))
+            EXPECT_TRUE(std::isnan(fromFloat16(toFloat16(fromHalf))));
+        else
+            EXPECT_EQ(toFloat16(fromHalf), half);
+        if (std::isnan(fromBrain))
+            EXPECT_TRUE(std::isnan(fromBfloat16(toBfloat16(fromBrain))));
+        else
+            EXPECT_EQ(toBfloat16(fromBrain), half);
     }
     EXPECT_EQ(fromFloat16(0x3c00), 1.0f);
     EXPECT_EQ(fromFloat16(0x0001), 0x1p-24f);
@@ -49,7 +53,8 @@ TEST(Convert, HalfRoundsToTheNearestAndTiesToEven) {
         EXPECT_EQ(toFloat16(value), nearestHalf(value)) << value;
     }
     for (std::uint32_t bits : {0x0000u, 0x0001u, 0x0002u, 0x03feu, 0x03ffu, 0x0400u, 0x3c00u, 0x3c01u, 0x7bfeu}) {
-        const float tie = (fromFloat16(static_cast<std::uint16_t>(bits)) + fromFloat16(static_cast<std::uint16_t>(bits + 1))) / 2;
+        const float tie =
+            (fromFloat16(static_cast<std::uint16_t>(bits)) + fromFloat16(static_cast<std::uint16_t>(bits + 1))) / 2;
         EXPECT_EQ(toFloat16(tie), bits % 2 == 0 ? bits : bits + 1);
     }
     EXPECT_EQ(toFloat16(65519.996f), 0x7bff);
@@ -83,11 +88,15 @@ TEST(Convert, GoesBetweenAllFloatingTypes) {
             ASSERT_TRUE(canConvert(from, to));
             std::vector<float> floats(values.begin(), values.end()), back(values.size());
             std::vector<std::byte> stored(values.size() * 8), moved(values.size() * 8);
-            if (from == DType::F64) std::memcpy(stored.data(), values.data(), stored.size());
-            else convertElements(DType::F32, reinterpret_cast<const std::byte*>(floats.data()), from, stored.data(), values.size());
+            if (from == DType::F64)
+                std::memcpy(stored.data(), values.data(), stored.size());
+            else
+                convertElements(DType::F32, reinterpret_cast<const std::byte*>(floats.data()), from, stored.data(),
+                                values.size());
             convertElements(from, stored.data(), to, moved.data(), values.size());
             convertElements(to, moved.data(), DType::F32, reinterpret_cast<std::byte*>(back.data()), values.size());
-            for (std::size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(back[i], values[i], std::fabs(values[i]) * 0.004) << name(from) << name(to);
+            for (std::size_t i = 0; i < values.size(); ++i)
+                EXPECT_NEAR(back[i], values[i], std::fabs(values[i]) * 0.004) << name(from) << name(to);
         }
     EXPECT_FALSE(canConvert(DType::I32, DType::F32));
     EXPECT_FALSE(canConvert(DType::F32, DType::F8E4M3));

@@ -45,20 +45,30 @@ TEST(EditPlan, BadJsonIsAnErrorThatNamesEntryAndField) {
     EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [], "source": "x"})"), HasSubstr("p.json: source"));
     EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks", "blocks": [1]}, 7]})"), HasSubstr("edits[1]"));
     EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"blocks": [1]}]})"), HasSubstr("edits[0]: op"));
-    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_rows", "rows": [1]}]})"), HasSubstr("unknown operation \"drop_rows\"; known are drop_attention"));
-    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks"}]})"), HasSubstr("edits[0]: blocks: expected a list"));
-    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks", "blocks": 3}]})"), HasSubstr("edits[0]: blocks: expected a list"));
-    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks", "blocks": [1, 2.5]}]})"), HasSubstr("edits[0]: blocks[1]: expected an index"));
-    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks", "blocks": [99999999999]}]})"), HasSubstr("blocks[0]: expected an index"));
-    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks", "block": 1, "blocks": [1]}]})"), HasSubstr("edits[0]: block: drop_blocks has no such field"));
-    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_heads", "heads": [1]}]})"), HasSubstr("edits[0]: block: expected the block's index"));
+    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_rows", "rows": [1]}]})"),
+                HasSubstr("unknown operation \"drop_rows\"; known are drop_attention"));
+    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks"}]})"),
+                HasSubstr("edits[0]: blocks: expected a list"));
+    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks", "blocks": 3}]})"),
+                HasSubstr("edits[0]: blocks: expected a list"));
+    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks", "blocks": [1, 2.5]}]})"),
+                HasSubstr("edits[0]: blocks[1]: expected an index"));
+    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks", "blocks": [99999999999]}]})"),
+                HasSubstr("blocks[0]: expected an index"));
+    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_blocks", "block": 1, "blocks": [1]}]})"),
+                HasSubstr("edits[0]: block: drop_blocks has no such field"));
+    EXPECT_THAT(failure(R"({"resect_plan": 1, "edits": [{"op": "drop_heads", "heads": [1]}]})"),
+                HasSubstr("edits[0]: block: expected the block's index"));
 }
 
 TEST(EditPlan, HashIgnoresOrderAndSpellingButNotTheCut) {
     const std::string hash = planOf({dropBlocks({3, 4}), dropHeads(1, {5, 1}), dropAttention({2})}).hash();
     EXPECT_THAT(hash, testing::StartsWith("sha256:"));
-    EXPECT_EQ(planOf({dropAttention({2}), dropBlocks({4}), dropHeads(1, {1}), dropHeads(1, {5}), dropBlocks({3})}).hash(), hash);
-    EXPECT_EQ(planOf({dropBlocks({3, 4}), dropHeads(1, {5, 1}), dropAttention({2, 3}), dropHeads(2, {0}), dropChannels(4, {1})}).hash(), hash);
+    EXPECT_EQ(planOf({dropAttention({2}), dropBlocks({4}), dropHeads(1, {1}), dropHeads(1, {5}), dropBlocks({3})}).hash(),
+              hash);
+    EXPECT_EQ(planOf({dropBlocks({3, 4}), dropHeads(1, {5, 1}), dropAttention({2, 3}), dropHeads(2, {0}), dropChannels(4, {1})})
+                  .hash(),
+              hash);
     EXPECT_NE(planOf({dropBlocks({3, 4}), dropHeads(1, {5}), dropAttention({2})}).hash(), hash);
     EXPECT_NE(planOf({dropBlocks({3, 4}), dropChannels(1, {5, 1}), dropAttention({2})}).hash(), hash);
     EXPECT_EQ(planOf({}).hash(), planOf({}).hash());
@@ -87,8 +97,10 @@ public:
 };
 
 TEST(OperationRegistry, PluginsAddOperationsUnderTheirOwnName) {
-    OperationRegistry::instance().add("test_drop_every_second", [](const Json&, const std::string&) { return std::make_shared<DropEverySecond>(); });
-    const EditPlan plan = EditPlan::fromJson(parseJson(R"({"resect_plan": 1, "edits": [{"op": "test_drop_every_second"}]})", "p"), "p");
+    OperationRegistry::instance().add("test_drop_every_second",
+                                      [](const Json&, const std::string&) { return std::make_shared<DropEverySecond>(); });
+    const EditPlan plan =
+        EditPlan::fromJson(parseJson(R"({"resect_plan": 1, "edits": [{"op": "test_drop_every_second"}]})", "p"), "p");
     EXPECT_THAT(keptBlocks(cutOf(plan, stockShape())), testing::ElementsAre(0, 2, 4));
     EXPECT_EQ(plan.toJson()["edits"][0]["op"], "test_drop_every_second");
     EXPECT_THROW(OperationRegistry::instance().add("drop_heads", {}), Error);

@@ -21,7 +21,8 @@ struct Case {
     SlicePlan plan(std::vector<EditPointer> edits, SliceWay way = SliceWay::Exact) const {
         return slicePlan(checkpoint, anatomy, cutOf({"", std::move(edits), nullptr}, anatomy.shape()), way);
     }
-    std::map<std::string, TinyTensor> cut(std::vector<EditPointer> edits, SliceWay way = SliceWay::Exact, std::optional<DType> dtype = {}) const {
+    std::map<std::string, TinyTensor> cut(std::vector<EditPointer> edits, SliceWay way = SliceWay::Exact,
+                                          std::optional<DType> dtype = {}) const {
         return materialised(checkpoint, plan(std::move(edits), way), dtype);
     }
 };
@@ -35,7 +36,8 @@ void expectSame(const std::map<std::string, TinyTensor>& found, const std::strin
 }
 
 TEST(SlicePlan, CuttingNothingReturnsTheSameBytes) {
-    for (const TinyCheckpoint& tiny : {tinyLlama({.tied = true, .dtype = DType::BF16}), tinyMistral({.dtype = DType::F16}), tinyQwen2(), tinyQwen3(), tinyMixtral()})
+    for (const TinyCheckpoint& tiny : {tinyLlama({.tied = true, .dtype = DType::BF16}), tinyMistral({.dtype = DType::F16}),
+                                       tinyQwen2(), tinyQwen3(), tinyMixtral()})
         for (SliceWay way : {SliceWay::Exact, SliceWay::Padded, SliceWay::Zeroed}) {
             const Case model(tiny);
             const SlicePlan plan = model.plan({}, way);
@@ -44,7 +46,9 @@ TEST(SlicePlan, CuttingNothingReturnsTheSameBytes) {
             for (const SlicedTensor& tensor : plan.tensors) {
                 EXPECT_EQ(tensor.source, tensor.name);
                 std::vector<std::byte> bytes;
-                streamSlice(model.checkpoint, tensor, tensor.dtype).produce([&](auto piece) { bytes.insert(bytes.end(), piece.begin(), piece.end()); });
+                streamSlice(model.checkpoint, tensor, tensor.dtype).produce([&](auto piece) {
+                    bytes.insert(bytes.end(), piece.begin(), piece.end());
+                });
                 const auto original = model.checkpoint.bytes(*model.checkpoint.find(tensor.name));
                 EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), original.begin(), original.end())) << tensor.name;
             }
@@ -73,8 +77,10 @@ TEST(SlicePlan, HeadsTakeTheirRowsOfQAndColumnsOfO) {
     auto& t = model.tiny.tensors;
     expectSame(result, blockName(1, "self_attn.q_proj.weight"), picked(t.at(blockName(1, "self_attn.q_proj.weight")), rows));
     expectSame(result, blockName(1, "self_attn.q_proj.bias"), picked(t.at(blockName(1, "self_attn.q_proj.bias")), rows));
-    expectSame(result, blockName(1, "self_attn.o_proj.weight"), picked(t.at(blockName(1, "self_attn.o_proj.weight")), {}, rows));
-    for (const char* untouched : {"self_attn.o_proj.bias", "self_attn.k_proj.weight", "self_attn.k_proj.bias", "self_attn.v_proj.weight", "mlp.up_proj.weight"})
+    expectSame(result, blockName(1, "self_attn.o_proj.weight"),
+               picked(t.at(blockName(1, "self_attn.o_proj.weight")), {}, rows));
+    for (const char* untouched : {"self_attn.o_proj.bias", "self_attn.k_proj.weight", "self_attn.k_proj.bias",
+                                  "self_attn.v_proj.weight", "mlp.up_proj.weight"})
         expectSame(result, blockName(1, untouched), t.at(blockName(1, untouched)));
     expectSame(result, blockName(0, "self_attn.q_proj.weight"), t.at(blockName(0, "self_attn.q_proj.weight")));
 }
@@ -84,10 +90,13 @@ TEST(SlicePlan, KvGroupsTakeTheirQueryHeadsWithThem) {
     const auto result = model.cut({dropKvGroups(2, {0})});
     const std::vector<int> heads = rowsOf({3, 4, 5}, 10), group = rowsOf({1}, 10);
     auto& t = model.tiny.tensors;
-    for (const char* name : {"self_attn.q_proj.weight", "self_attn.q_proj.bias"}) expectSame(result, blockName(2, name), picked(t.at(blockName(2, name)), heads));
-    for (const char* name : {"self_attn.k_proj.weight", "self_attn.k_proj.bias", "self_attn.v_proj.weight", "self_attn.v_proj.bias"})
+    for (const char* name : {"self_attn.q_proj.weight", "self_attn.q_proj.bias"})
+        expectSame(result, blockName(2, name), picked(t.at(blockName(2, name)), heads));
+    for (const char* name :
+         {"self_attn.k_proj.weight", "self_attn.k_proj.bias", "self_attn.v_proj.weight", "self_attn.v_proj.bias"})
         expectSame(result, blockName(2, name), picked(t.at(blockName(2, name)), group));
-    expectSame(result, blockName(2, "self_attn.o_proj.weight"), picked(t.at(blockName(2, "self_attn.o_proj.weight")), {}, heads));
+    expectSame(result, blockName(2, "self_attn.o_proj.weight"),
+               picked(t.at(blockName(2, "self_attn.o_proj.weight")), {}, heads));
 }
 
 TEST(SlicePlan, DroppingEveryHeadOfAGroupDropsItsKeyAndValue) {
@@ -95,7 +104,8 @@ TEST(SlicePlan, DroppingEveryHeadOfAGroupDropsItsKeyAndValue) {
     const auto byHeads = model.cut({dropHeads(1, {0, 1, 2})}), byGroup = model.cut({dropKvGroups(1, {0})});
     ASSERT_EQ(byHeads.size(), byGroup.size());
     for (const auto& [name, tensor] : byGroup) expectSame(byHeads, name, tensor);
-    expectSame(byHeads, blockName(1, "self_attn.q_norm.weight"), model.tiny.tensors.at(blockName(1, "self_attn.q_norm.weight")));
+    expectSame(byHeads, blockName(1, "self_attn.q_norm.weight"),
+               model.tiny.tensors.at(blockName(1, "self_attn.q_norm.weight")));
 }
 
 TEST(SlicePlan, ChannelsTakeRowsOfGateAndUpAndColumnsOfDown) {
@@ -147,8 +157,8 @@ TEST(SlicePlan, CuttingTwiceIsCuttingTheUnion) {
 
 TEST(SlicePlan, PaddingFillsEveryGroupUpToTheLargestKeptSizes) {
     const Case model(tinyQwen3({.numBlocks = 4}));  // 2 groups of 3 heads, 43 channels
-    const SlicePlan plan = model.plan({dropHeads(0, {2, 4}), dropHeads(1, {0, 1, 3, 4}), dropHeads(2, {1, 5}), dropBlocks({3}), dropChannels(0, {9}), dropChannels(1, {1, 2, 3}),
-                                       dropChannels(2, {0, 42})},
+    const SlicePlan plan = model.plan({dropHeads(0, {2, 4}), dropHeads(1, {0, 1, 3, 4}), dropHeads(2, {1, 5}), dropBlocks({3}),
+                                       dropChannels(0, {9}), dropChannels(1, {1, 2, 3}), dropChannels(2, {0, 42})},
                                       SliceWay::Padded);
     ASSERT_EQ(plan.shape.numBlocks(), 3);
     for (const BlockShape& block : plan.shape.blocks) {
@@ -159,8 +169,10 @@ TEST(SlicePlan, PaddingFillsEveryGroupUpToTheLargestKeptSizes) {
     auto& t = model.tiny.tensors;
     const std::vector<int> rows = rowsOf({2, -1, 5, -1}, 10);  // block 1 keeps heads 2 | 5
     expectSame(result, blockName(1, "self_attn.q_proj.weight"), picked(t.at(blockName(1, "self_attn.q_proj.weight")), rows));
-    expectSame(result, blockName(1, "self_attn.o_proj.weight"), picked(t.at(blockName(1, "self_attn.o_proj.weight")), {}, rows));
-    expectSame(result, blockName(0, "self_attn.q_proj.weight"), picked(t.at(blockName(0, "self_attn.q_proj.weight")), rowsOf({0, 1, 3, 5}, 10)));
+    expectSame(result, blockName(1, "self_attn.o_proj.weight"),
+               picked(t.at(blockName(1, "self_attn.o_proj.weight")), {}, rows));
+    expectSame(result, blockName(0, "self_attn.q_proj.weight"),
+               picked(t.at(blockName(0, "self_attn.q_proj.weight")), rowsOf({0, 1, 3, 5}, 10)));
     std::vector<int> channels{0};
     for (int c = 4; c < 43; ++c) channels.push_back(c);
     channels.resize(42, -1);
@@ -172,8 +184,10 @@ TEST(SlicePlan, PaddingPutsZeroGroupsAfterTheKeptOnes) {
     const Case model(tinyQwen3());
     const auto result = model.cut({dropKvGroups(1, {0})}, SliceWay::Padded);
     auto& t = model.tiny.tensors;
-    expectSame(result, blockName(1, "self_attn.k_proj.weight"), picked(t.at(blockName(1, "self_attn.k_proj.weight")), rowsOf({1, -1}, 10)));
-    expectSame(result, blockName(1, "self_attn.q_proj.weight"), picked(t.at(blockName(1, "self_attn.q_proj.weight")), rowsOf({3, 4, 5, -1, -1, -1}, 10)));
+    expectSame(result, blockName(1, "self_attn.k_proj.weight"),
+               picked(t.at(blockName(1, "self_attn.k_proj.weight")), rowsOf({1, -1}, 10)));
+    expectSame(result, blockName(1, "self_attn.q_proj.weight"),
+               picked(t.at(blockName(1, "self_attn.q_proj.weight")), rowsOf({3, 4, 5, -1, -1, -1}, 10)));
 }
 
 TEST(SlicePlan, PaddingPutsZeroLayersWhereLayersAreAbsent) {
@@ -200,12 +214,16 @@ TEST(SlicePlan, PaddingGoesUpToAHeadCountThatTheStockClassAccepts) {
     edits.push_back(dropHeads(2, {2}));
     EXPECT_EQ(llama.plan(edits, SliceWay::Padded).shape.blocks[0].numHeads, 4);
     const Case qwen(tinyQwen2({.hiddenSize = 60, .numHeads = 6, .numKvHeads = 2, .headDim = 10}));
-    EXPECT_EQ(qwen.plan({dropKvGroups(0, {0}), dropKvGroups(1, {0}), dropKvGroups(2, {1})}, SliceWay::Padded).shape.blocks[0].numHeads, 6);
+    EXPECT_EQ(qwen.plan({dropKvGroups(0, {0}), dropKvGroups(1, {0}), dropKvGroups(2, {1})}, SliceWay::Padded)
+                  .shape.blocks[0]
+                  .numHeads,
+              6);
 }
 
 TEST(SlicePlan, ZeroedKeepsEveryShapeAndZeroesWhatIsRemoved) {
     const Case model(tinyLlama({.numBlocks = 4, .attentionBias = true}));
-    const SlicePlan plan = model.plan({dropBlocks({3}), dropAttention({2}), dropHeads(0, {1}), dropKvGroups(1, {1}), dropChannels(0, {5})}, SliceWay::Zeroed);
+    const SlicePlan plan = model.plan(
+        {dropBlocks({3}), dropAttention({2}), dropHeads(0, {1}), dropKvGroups(1, {1}), dropChannels(0, {5})}, SliceWay::Zeroed);
     EXPECT_EQ(plan.shape, model.anatomy.shape());
     const auto result = materialised(model.checkpoint, plan);
     auto& t = model.tiny.tensors;
@@ -214,9 +232,12 @@ TEST(SlicePlan, ZeroedKeepsEveryShapeAndZeroesWhatIsRemoved) {
     EXPECT_THAT(result.at(blockName(3, "mlp.down_proj.weight")).values, testing::Each(0.0));
     expectSame(result, blockName(2, "mlp.down_proj.weight"), t.at(blockName(2, "mlp.down_proj.weight")));
     expectSame(result, blockName(3, "input_layernorm.weight"), t.at(blockName(3, "input_layernorm.weight")));
-    expectSame(result, blockName(0, "self_attn.q_proj.weight"), picked(t.at(blockName(0, "self_attn.q_proj.weight")), rowsOf({0, -1, 2, 3, 4, 5}, 10)));
-    expectSame(result, blockName(1, "self_attn.k_proj.bias"), picked(t.at(blockName(1, "self_attn.k_proj.bias")), rowsOf({0, -1}, 10)));
-    expectSame(result, blockName(1, "self_attn.o_proj.weight"), picked(t.at(blockName(1, "self_attn.o_proj.weight")), {}, rowsOf({0, 1, 2, -1, -1, -1}, 10)));
+    expectSame(result, blockName(0, "self_attn.q_proj.weight"),
+               picked(t.at(blockName(0, "self_attn.q_proj.weight")), rowsOf({0, -1, 2, 3, 4, 5}, 10)));
+    expectSame(result, blockName(1, "self_attn.k_proj.bias"),
+               picked(t.at(blockName(1, "self_attn.k_proj.bias")), rowsOf({0, -1}, 10)));
+    expectSame(result, blockName(1, "self_attn.o_proj.weight"),
+               picked(t.at(blockName(1, "self_attn.o_proj.weight")), {}, rowsOf({0, 1, 2, -1, -1, -1}, 10)));
     expectSame(result, "model.embed_tokens.weight", t.at("model.embed_tokens.weight"));
 }
 
@@ -224,13 +245,15 @@ TEST(SlicePlan, CutsMixtralBlocksAndLayers) {
     const Case model(tinyMixtral({.numBlocks = 4}));
     const auto exact = model.cut({dropBlocks({0}), dropMlp({2}), dropHeads(3, {1})});
     auto& t = model.tiny.tensors;
-    expectSame(exact, blockName(0, "block_sparse_moe.experts.3.w2.weight"), t.at(blockName(1, "block_sparse_moe.experts.3.w2.weight")));
+    expectSame(exact, blockName(0, "block_sparse_moe.experts.3.w2.weight"),
+               t.at(blockName(1, "block_sparse_moe.experts.3.w2.weight")));
     expectSame(exact, blockName(2, "block_sparse_moe.gate.weight"), t.at(blockName(3, "block_sparse_moe.gate.weight")));
     EXPECT_FALSE(exact.contains(blockName(1, "block_sparse_moe.gate.weight")));
     const auto padded = model.cut({dropMlp({2})}, SliceWay::Padded);
     EXPECT_EQ(padded.size(), t.size());
     EXPECT_THAT(padded.at(blockName(2, "block_sparse_moe.experts.1.w2.weight")).values, testing::Each(0.0));
-    EXPECT_THAT(model.cut({dropMlp({2})}, SliceWay::Zeroed).at(blockName(2, "block_sparse_moe.experts.0.w2.weight")).values, testing::Each(0.0));
+    EXPECT_THAT(model.cut({dropMlp({2})}, SliceWay::Zeroed).at(blockName(2, "block_sparse_moe.experts.0.w2.weight")).values,
+                testing::Each(0.0));
 }
 
 /// The operation for it comes later; the cut and its coupling (router row, expert, renumbering) are whole already.
@@ -240,8 +263,10 @@ TEST(SlicePlan, DroppedExpertsLeaveTheRouterAndAreRenumbered) {
     cut.blocks[1].experts = {0, 2};
     const auto result = materialised(model.checkpoint, slicePlan(model.checkpoint, model.anatomy, cut, SliceWay::Exact));
     auto& t = model.tiny.tensors;
-    expectSame(result, blockName(1, "block_sparse_moe.gate.weight"), picked(t.at(blockName(1, "block_sparse_moe.gate.weight")), {1, 3}));
-    expectSame(result, blockName(1, "block_sparse_moe.experts.1.w1.weight"), t.at(blockName(1, "block_sparse_moe.experts.3.w1.weight")));
+    expectSame(result, blockName(1, "block_sparse_moe.gate.weight"),
+               picked(t.at(blockName(1, "block_sparse_moe.gate.weight")), {1, 3}));
+    expectSame(result, blockName(1, "block_sparse_moe.experts.1.w1.weight"),
+               t.at(blockName(1, "block_sparse_moe.experts.3.w1.weight")));
     EXPECT_FALSE(result.contains(blockName(1, "block_sparse_moe.experts.2.w1.weight")));
     EXPECT_THROW(slicePlan(model.checkpoint, model.anatomy, cut, SliceWay::Padded), Error);
     EXPECT_THROW(slicePlan(model.checkpoint, model.anatomy, cut, SliceWay::Zeroed), Error);

@@ -8,7 +8,8 @@
 namespace resect::test {
 
 /// A slice plan carried out in memory: every result tensor as numbers, by its new name.
-inline std::map<std::string, TinyTensor> materialised(const Checkpoint& source, const SlicePlan& plan, std::optional<DType> dtype = {}) {
+inline std::map<std::string, TinyTensor> materialised(const Checkpoint& source, const SlicePlan& plan,
+                                                      std::optional<DType> dtype = {}) {
     std::map<std::string, TinyTensor> tensors;
     for (const SlicedTensor& tensor : plan.tensors) {
         const TensorSource stream = streamSlice(source, tensor, dtype.value_or(tensor.dtype));
@@ -33,7 +34,8 @@ inline TinyTensor picked(const TinyTensor& from, std::vector<int> rows, std::vec
     TinyTensor result{from.dtype, {static_cast<std::int64_t>(rows.size())}, {}};
     if (!vector) result.shape.push_back(static_cast<std::int64_t>(columns.size()));
     for (int r : rows)
-        for (int c : columns) result.values.push_back(r < 0 || c < 0 ? 0 : from.values[static_cast<std::size_t>(r * width + c)]);
+        for (int c : columns)
+            result.values.push_back(r < 0 || c < 0 ? 0 : from.values[static_cast<std::size_t>(r * width + c)]);
     return result;
 }
 
@@ -45,6 +47,8 @@ inline std::vector<int> rowsOf(const std::vector<int>& units, int headDim) {
     return rows;
 }
 
-inline std::string blockName(int block, const std::string& rest) { return "model.layers." + std::to_string(block) + "." + rest; }
+inline std::string blockName(int block, const std::string& rest) {
+    return "model.layers." + std::to_string(block) + "." + rest;
+}
 
 }  // namespace resect::test
