@@ -41,6 +41,13 @@ RESECT_INLINE float get(const Bf16* p) {
     __builtin_memcpy(&value, &bits, 4);
     return value;
 }
+RESECT_INLINE void put(float* p, float value) { *p = value; }
+RESECT_INLINE void put(Bf16* p, float value) {
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    p->bits = static_cast<std::uint16_t>(value != value ? 0x7fc0u : rounded);
+}
 /// The first n < kLanes numbers, zeros (or `fill`) after them.
 template <class T> RESECT_INLINE Vec loadSome(const T* p, std::int64_t n, float fill = 0) {
     float buffer[kLanes];
@@ -151,7 +158,17 @@ void rmsNormBackward(const T* x, const T* weight, const T* dy, const float* inve
 }
 
 template <class T>
-void rotate(const T* x, std::int64_t headStride, T* y, const float* cos, const float* sin, std::int64_t heads, std::int64_t half, float sign) {
+void rotate(const T* __restrict x, std::int64_t headStride, T* __restrict y, const float* __restrict cos, const float* __restrict sin, std::int64_t heads, std::int64_t half, float sign) {
+    if (half < kLanes) {  // one number at a time, for the compiler to vectorise as wide as the head allows
+        for (std::int64_t head = 0; head < heads; ++head, x += headStride, y += 2 * half) {
+            for (std::int64_t i = 0; i < half; ++i) {
+                const float a = get(x + i), b = get(x + half + i), c = cos[i], s = sin[i] * sign;
+                put(y + i, a * c - b * s);
+                put(y + half + i, b * c + a * s);
+            }
+        }
+        return;
+    }
     const Vec direction = all(sign);
     for (std::int64_t head = 0; head < heads; ++head, x += headStride, y += 2 * half) {
         const auto turn = [&](Vec a, Vec b, Vec c, Vec s, auto&& put) { put(a * c - b * s, b * c + a * s); };

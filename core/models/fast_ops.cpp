@@ -129,7 +129,7 @@ struct SiluMul : Function<SiluMul> {
 Tensor asRows(const Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
 struct LinearMap : Function<LinearMap> {
-    static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const c10::optional<Tensor>& bias) {
+    static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const compat::Optional<Tensor>& bias) {
         const auto rows_MK = asRows(x);
         auto sizes = x.sizes().vec();
         sizes.back() = weight.size(0);
@@ -274,7 +274,7 @@ Tensor rmsNorm(const Tensor& x, const Tensor& weight, double eps) { return RmsNo
 Tensor rotate(const Tensor& x_BTNH, const Tensor& cos, const Tensor& sin) { return Rotate::apply(x_BTNH, cos, sin); }
 Tensor siluMul(const Tensor& gate, const Tensor& up) { return SiluMul::apply(gate, up); }
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-    return LinearMap::apply(x, weight, bias.defined() ? c10::optional<Tensor>(bias) : c10::nullopt);
+    return LinearMap::apply(x, weight, bias.defined() ? compat::Optional<Tensor>(bias) : compat::Optional<Tensor>());
 }
 Tensor headLoss(const Tensor& hidden_MD, const Tensor& weight_VD, const Tensor& targets_M) {
     const bool enabled = torch::GradMode::is_enabled();

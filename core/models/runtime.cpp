@@ -1,3 +1,5 @@
+#include "core/models/runtime.h"
+
 #include "core/base/error.h"
 #include "core/base/numbers.h"
 #include "core/models/model.h"
@@ -5,8 +7,10 @@
 
 #include <dlfcn.h>
 #include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <mutex>
 #include <thread>
@@ -67,6 +71,18 @@ void configureRuntime(int threads) {
             reinterpret_cast<void (*)(int)>(symbol)(1);
         }
     });
+}
+
+void restartWithWaitPolicy(char** arguments) {
+    if (std::getenv(kSpinVariable) || std::getenv("OMP_WAIT_POLICY") || setenv(kSpinVariable, kSpinCount, 0) != 0) {
+        return;
+    }
+    execv("/proc/self/exe", arguments);
+}
+
+void releaseFreedMemory() {
+    compat::emptyDeviceCache();
+    malloc_trim(0);
 }
 
 }  // namespace resect

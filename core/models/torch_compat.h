@@ -16,6 +16,12 @@
 
 namespace resect::compat {
 
+#if RESECT_TORCH_AT_LEAST(2, 2)
+template <class T> using Optional = std::optional<T>;
+#else
+template <class T> using Optional = c10::optional<T>;
+#endif
+
 /// LibTorch's attention that does not keep T x T scores, where this version has one that takes a scale (2.1 on).
 inline constexpr bool kHasFusedAttention = RESECT_TORCH_AT_LEAST(2, 1);
 

@@ -1,6 +1,7 @@
 #include "core/train/lora.h"
 
 #include "core/base/error.h"
+#include "core/models/ops.h"
 #include "core/train/batches.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -38,8 +39,8 @@ LoraLinear::LoraLinear(std::unique_ptr<Linear> base, const LoraOptions& options,
 
 torch::Tensor LoraLinear::forward(const torch::Tensor& x) const {
     const auto input = m_dropout > 0 && *m_training ? torch::dropout(x, m_dropout, true) : x;
-    const auto low = torch::linear(input, m_a);
-    return m_base->forward(x) + torch::linear(low, m_b) * m_scale;
+    const auto low = ops::linear(input, m_a, {});
+    return m_base->forward(x) + ops::linear(low, m_b, {}) * m_scale;
 }
 
 torch::Tensor LoraLinear::mergedWeight() const {

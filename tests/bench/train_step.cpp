@@ -1,5 +1,6 @@
 // Our side of the training-step benchmark: the same commands on stdin and JSON lines on stdout as peer_llama.py; driven by train_step.py.
 #include "core/models/model.h"
+#include "core/models/runtime.h"
 #include "core/train/adamw.h"
 
 #include <torch/torch.h>
@@ -91,6 +92,7 @@ private:
 }  // namespace
 
 int main(int argc, char** argv) {
+    restartWithWaitPolicy(argv);
     const auto options = optionsOf(argc, argv);
     configureRuntime(options.contains("threads") ? std::stoi(options.at("threads")) : 0);
     const auto model = LanguageModel::random(shapeOf(options), {.device = torch::kCPU, .dtype = parseDtype(options.at("dtype")), .trainable = true}, 0.02, 1);

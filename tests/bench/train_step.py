@@ -26,9 +26,10 @@ SETTINGS = {
     "defaults": ({}, 0),
     "malloc": (MALLOC, 0),
     "malloc, passive": ({**MALLOC, "OMP_WAIT_POLICY": "PASSIVE"}, 0),
-    "malloc, 1 thread": (MALLOC, 1),
-    "passive": ({"OMP_WAIT_POLICY": "PASSIVE"}, 0),
-    "malloc, OpenBLAS 1": ({**MALLOC, "OPENBLAS_NUM_THREADS": "1"}, 0),
+    "malloc, 1 thread": ({**MALLOC, "OPENBLAS_NUM_THREADS": "1"}, 1),
+    "malloc, 2 threads": (MALLOC, 2),
+    "malloc, 2 threads, passive": ({**MALLOC, "OMP_WAIT_POLICY": "PASSIVE"}, 2),
+    "malloc, 2 threads, BLAS 1": ({**MALLOC, "OPENBLAS_NUM_THREADS": "1"}, 2),
 }
 
 
