@@ -212,6 +212,7 @@ void CurveCanvas::layOut() {
             if (wanted[i]) plotLayout()->addElement(plotLayout()->rowCount(), 0, panels[i]->rect);
         }
         PlotCanvas::restyle(currentTheme());
+        markAllDirty();
     }
     Panel* last = nullptr;
     int row = 0;
