@@ -16,7 +16,7 @@ namespace {
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr std::array kRows = {BlockStrip::Attention, BlockStrip::Mlp, BlockStrip::Width, BlockStrip::Redundancy};
 /// Beyond this ratio of largest to median value the small bars could not be told apart: logarithmic axis.
-constexpr double kLogRatio = 12;
+constexpr double kLogRatio = 5;
 
 double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
 
@@ -165,6 +165,7 @@ void BlockStrip::fillBars(Track& one) {
     const bool log = &one != &track(Width) && one.measured && !finite.empty() && finite.front() > 0 && high > kLogRatio * finite[finite.size() / 2];
     QCPAxis* axis = one.rect->axis(QCPAxis::atLeft);
     axis->setScaleType(log ? QCPAxis::stLogarithmic : QCPAxis::stLinear);
+    one.logarithmic = log;
     one.bars->setBaseValue(log ? finite.front() / 4 : 0);
     one.bars->setData(keys, values, true);
     one.intervals->setData(one.errors.empty() ? QVector<double>() : errors);
@@ -176,7 +177,7 @@ void BlockStrip::fillRedundancy() {
     const auto& values = track(Redundancy).values;
     const int count = std::max(1, int(values.size()));
     m_redundancy->data()->setSize(count, 1);
-    m_redundancy->data()->setRange(QCPRange(0, std::max(1, count - 1)), QCPRange(0, 0));
+    m_redundancy->data()->setRange(count > 1 ? QCPRange(0, count - 1) : QCPRange(-0.5, 0.5), QCPRange(-0.5, 0.5));
     m_redundancy->data()->fill(kNone);
     double low = std::numeric_limits<double>::infinity(), high = -low;
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -218,14 +219,14 @@ void BlockStrip::restyle(const Theme& theme) {
 void BlockStrip::layOut() {
     const int line = fontMetrics().height();
     int label = 0;
-    for (const Track& one : m_tracks) label = std::max(label, fontMetrics().horizontalAdvance(one.label));
+    for (const Track& one : m_tracks) label = std::max(label, fontMetrics().horizontalAdvance(&one == &track(Attention) ? tr("%1 (log)").arg(one.label) : one.label));
     const bool low = height() < line * 5;  // collapsed: the two score rows only
     for (const Row row : kRows) {
         Track& one = track(row);
         const bool shown = !low || row == Attention || row == Mlp;
         one.rect->setVisible(shown);
         const bool ticks = row == Redundancy && !low;
-        one.rect->setMargins(QMargins(label + 12, shown ? 3 : 0, line / 2, ticks ? line + 5 : 0));
+        one.rect->setMargins(QMargins(label + 12, shown ? 3 : 0, line * 3 / 4, ticks ? line + 5 : 0));
         one.rect->setMaximumSize(QWIDGETSIZE_MAX, shown ? QWIDGETSIZE_MAX : 0);
         plotLayout()->setRowStretchFactor(row, !shown ? 0.001 : row == Redundancy ? 0.9 : row == Width ? 0.8 : 1.6);
     }
@@ -446,7 +447,7 @@ void BlockStrip::drawThreshold(QCPPainter& painter, Row row) const {
     const Theme& theme = currentTheme();
     const Track& one = track(row);
     const QPointF handle = handlePosition(row);
-    const double size = fontMetrics().height() * 0.35;
+    const double size = fontMetrics().height() * 0.45;
     painter.setPen(QPen(theme.text, 0));
     painter.setBrush(theme.accent);
     painter.drawPolygon(QPolygonF({handle, handle + QPointF(size, -size), handle + QPointF(size, size)}));
@@ -477,7 +478,7 @@ void BlockStrip::drawSelection(QCPPainter& painter) const {
         if (!one.rect->visible()) continue;
         painter.setPen(theme.mutedText);
         const QRect label(4, one.rect->top(), area.left() - 10, one.rect->height());
-        painter.drawText(label.adjusted(0, -6, 0, 6), Qt::AlignRight | Qt::AlignVCenter, one.label);
+        painter.drawText(label.adjusted(0, -6, 0, 6), Qt::AlignRight | Qt::AlignVCenter, one.logarithmic ? tr("%1 (log)").arg(one.label) : one.label);
     }
     if (blocks() == 0) return;
     painter.setClipRect(QRect(area.left(), 0, area.width() + 1, height()));

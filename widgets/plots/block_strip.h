@@ -73,7 +73,7 @@ private:
         std::vector<double> values, errors;
         double threshold = std::numeric_limits<double>::quiet_NaN();
         bool measured = false;
-        bool removableAbove = false;
+        bool removableAbove = false, logarithmic = false;
     };
     Track& track(Row row) { return m_tracks[std::size_t(row)]; }
     const Track& track(Row row) const { return m_tracks[std::size_t(row)]; }

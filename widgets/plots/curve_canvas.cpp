@@ -137,7 +137,8 @@ void CurveCanvas::styleSeries(Series& one, const Theme& theme) {
     QPen pen(colour, one.info.smoothed ? 2 : 1, one.info.smoothed ? Qt::SolidLine : one.info.pen);
     if (one.info.smoothed && one.info.pen != Qt::SolidLine) pen = QPen(colour, 1, one.info.pen);  // fast wide lines must be solid
     one.main->setPen(pen);
-    if (!one.info.smoothed) one.main->setScatterStyle(QCPScatterStyle(QCPScatterStyle::ssDisc, QPen(colour, 0), QBrush(colour), 6));
+    const bool marks = !one.info.smoothed && one.values.size() <= 300;  // more marks than that would be a slow blur
+    one.main->setScatterStyle(marks ? QCPScatterStyle(QCPScatterStyle::ssDisc, QPen(colour, 0), QBrush(colour), 6) : QCPScatterStyle());
     for (QCPGraph* graph : {one.low, one.high})
         if (graph) graph->setPen(QPen(faded(colour, theme.background), 0));
 }
@@ -254,9 +255,7 @@ void CurveCanvas::fill(Series& one) {
     if (!one.visible) return;
     if (!one.info.smoothed) {
         one.main->setData(container(xs, one.values));
-        const QColor colour = currentTheme().seriesColour(one.info.colour);
-        const bool few = xs.size() <= 300;  // more marks than that would be a slow blur
-        one.main->setScatterStyle(few ? QCPScatterStyle(QCPScatterStyle::ssDisc, QPen(colour, 0), QBrush(colour), 6) : QCPScatterStyle());
+        styleSeries(one, currentTheme());
         return;
     }
     one.main->setData(container(xs, smoothByHalfLife(one.steps, one.values, halfLife)));

@@ -68,7 +68,9 @@ void HeatmapView::setMatrix(const protocol::DatasetMessage& info, std::vector<do
     std::copy_if(m_values.begin(), m_values.end(), std::back_inserter(m_sorted), [](double value) { return std::isfinite(value); });
     std::sort(m_sorted.begin(), m_sorted.end());
     m_colourMap->data()->setSize(m_columns, m_rows);
-    m_colourMap->data()->setRange(QCPRange(0, std::max(1, m_columns - 1)), QCPRange(0, std::max(1, m_rows - 1)));
+    // With one row or column there is no distance to take the cell size from: the range is the cell itself.
+    const auto extent = [](int count) { return count > 1 ? QCPRange(0, count - 1) : QCPRange(-0.5, 0.5); };
+    m_colourMap->data()->setRange(extent(m_columns), extent(m_rows));
     for (int row = 0; row < m_rows; ++row)
         for (int column = 0; column < m_columns; ++column) m_colourMap->data()->setCell(column, row, value({row, column}));
     m_cellOfPart.clear();

@@ -43,7 +43,7 @@ PartCanvas::PartCanvas(Document& document, QWidget* parent) : PlotCanvas(parent)
 
 void PartCanvas::clickPart(const ComponentRef& part, Qt::KeyboardModifiers modifiers) { selection().click(part, modifiers); }
 
-std::vector<ComponentRef> PartCanvas::partsOfDrag(QPointF from, QPointF to) const { return partsIn(QRectF(from, to).normalized()); }
+std::vector<ComponentRef> PartCanvas::partsOfDrag(QPointF from, QPointF to) const { return partsIn(QRectF(from, to).normalized().adjusted(-0.5, -0.5, 0.5, 0.5)); }
 
 void PartCanvas::mousePressEvent(QMouseEvent* event) {
     if (event->button() != Qt::LeftButton) return PlotCanvas::mousePressEvent(event);
@@ -107,6 +107,7 @@ void PartCanvas::mouseReleaseEvent(QMouseEvent* event) {
     m_pressed.reset();
     if (const auto part = partAt(event->position())) {
         m_cursor = part;
+        m_clickPosition = event->position();
         clickPart(*part, m_pressModifiers);
     } else if (m_pressModifiers == Qt::NoModifier) {
         selection().clear();

@@ -56,6 +56,8 @@ protected:
     /// The parts that a drag from `from` to `to` selects; a rectangle unless a canvas knows better.
     virtual std::vector<ComponentRef> partsOfDrag(QPointF from, QPointF to) const;
     virtual bool showsRubberBand() const { return true; }
+    /// Where the click that clickPart handles was.
+    QPointF clickPosition() const { return m_clickPosition; }
 
     void mousePressEvent(QMouseEvent* event) override;
     void mouseMoveEvent(QMouseEvent* event) override;
@@ -74,7 +76,7 @@ private:
     Document& m_document;
     std::optional<ComponentRef> m_cursor;
     std::optional<QPointF> m_pressed;
-    QPointF m_dragEnd;
+    QPointF m_dragEnd, m_clickPosition;
     Qt::KeyboardModifiers m_pressModifiers;
     RefSet m_base;
     bool m_dragging = false, m_onHandle = false;

@@ -190,8 +190,12 @@ void PlotCanvas::contextMenuEvent(QContextMenuEvent* event) {
 }
 
 QImage PlotCanvas::picture(double scale) {
-    restyle(lightTheme());
-    const QImage image = toPixmap(width(), height(), scale).toImage();
+    QImage image;
+    {
+        const ThemeOverride light(lightTheme());
+        restyle(lightTheme());
+        image = toPixmap(width(), height(), scale).toImage();
+    }
     restyle(currentTheme());
     redraw();
     return image;
@@ -209,6 +213,7 @@ bool PlotCanvas::savePicture(const QString& path, QString* error) {
         return false;
     };
     if (!file.open(QIODevice::WriteOnly)) return failed(file.errorString());
+    auto light = std::make_unique<ThemeOverride>(lightTheme());
     restyle(lightTheme());
     bool known = true;
     if (suffix == QLatin1String("png")) {
@@ -239,6 +244,7 @@ bool PlotCanvas::savePicture(const QString& path, QString* error) {
     } else {
         known = false;
     }
+    light.reset();
     restyle(currentTheme());
     redraw();
     if (!known) return failed(tr("\"%1\" is not a kind of file that can be written here: use .png, .svg, .pdf or .csv.").arg(suffix));

@@ -65,11 +65,24 @@ protected:
     bool eventFilter(QObject* watched, QEvent* event) override;
 
 private:
+    friend class ThemeOverride;
     ThemeNotifier();
     void apply();
     const Theme* m_theme;
     ThemeMode m_mode = ThemeMode::Light;
     bool m_applying = false;
+};
+
+/// Makes another theme the current one for as long as it lives, without telling anybody: for pictures that are written to files.
+class ThemeOverride {
+public:
+    explicit ThemeOverride(const Theme& theme) : m_before(ThemeNotifier::instance().m_theme) { ThemeNotifier::instance().m_theme = &theme; }
+    ~ThemeOverride() { ThemeNotifier::instance().m_theme = m_before; }
+    ThemeOverride(const ThemeOverride&) = delete;
+    ThemeOverride& operator=(const ThemeOverride&) = delete;
+
+private:
+    const Theme* m_before;
 };
 
 /// The theme in force.
