@@ -40,7 +40,7 @@ ChannelsPage::ChannelsPage(Document& document, SelectionModel& selection, Worker
     m_histogram = new DatasetPlot(document);
     m_histogram->setAccessibleName(tr("Distribution of channel importance"));
     m_outliers = new QTableWidget(0, 3, this);
-    m_outliers->setHorizontalHeaderLabels({tr("channel"), tr("importance"), tr("times median")});
+    m_outliers->setHorizontalHeaderLabels({tr("channel"), tr("importance"), tr("x median")});
     m_outliers->setAccessibleName(tr("Outlying channels"));
     m_outliers->setEditTriggers(QAbstractItemView::NoEditTriggers);
     m_outliers->setSelectionBehavior(QAbstractItemView::SelectRows);
@@ -66,6 +66,7 @@ ChannelsPage::ChannelsPage(Document& document, SelectionModel& selection, Worker
     add(tr("Block"), m_block);
     add(tr("Snap to"), m_grid);
     bar->addStretch(1);
+    bar->addWidget(m_state);
     layout->addLayout(bar);
     auto* left = new QSplitter(Qt::Vertical);
     left->addWidget(new CanvasWithTable(m_curve));

@@ -21,6 +21,7 @@ HeadsPage::HeadsPage(Document& document, SelectionModel& selection, WorkerClient
     bar->addWidget(new QLabel(tr("Heads by"), this));
     bar->addWidget(m_choice);
     bar->addStretch(1);
+    bar->addWidget(m_state);
     layout->addLayout(bar);
     auto* splitter = new QSplitter(Qt::Horizontal, this);
     splitter->addWidget(new CanvasWithTable(m_map));
@@ -31,6 +32,7 @@ HeadsPage::HeadsPage(Document& document, SelectionModel& selection, WorkerClient
     m_tileTitle->setWordWrap(true);
     m_tile = new AttentionTile(side);
     m_text = new QLineEdit(tr("Once upon a time there was a little girl who liked to play outside with her dog."), side);
+    m_text->setCursorPosition(0);
     m_text->setAccessibleName(tr("Text for the attention picture"));
     m_text->setToolTip(tr("The text whose attention weights are shown (at most 128 tokens)"));
     sideLayout->addWidget(m_tileTitle);

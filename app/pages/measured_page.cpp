@@ -1,6 +1,7 @@
 #include "app/pages/measured_page.h"
 
 #include <QComboBox>
+#include <QPushButton>
 
 #include <algorithm>
 
@@ -12,6 +13,10 @@ MeasuredPage::MeasuredPage(Document& document, SelectionModel& selection, Worker
     m_choice->setSizeAdjustPolicy(QComboBox::AdjustToContents);
     m_choice->setAccessibleName(tr("Result on show"));
     m_card = new HoverCard(this);
+    m_state = new QPushButton(this);
+    m_state->setFlat(true);
+    m_state->hide();
+    connect(m_state, &QPushButton::clicked, &m_starter, &MeasureStarter::act);
     connect(&m_starter, &MeasureStarter::failed, this, &Page::message);
     connect(&m_starter, &MeasureStarter::changed, this, &MeasuredPage::updateNotice);
 }
@@ -80,6 +85,13 @@ void MeasuredPage::fetchAll(const MeasuredDataset& dataset, std::function<void(c
         });
 }
 
-void MeasuredPage::updateNotice() { mainCanvas().setNotice(m_starter.notice(chosen().measure)); }
+void MeasuredPage::updateNotice() {
+    const CanvasNotice notice = m_starter.notice(chosen().measure);
+    const bool partial = notice.kind == CanvasNotice::Partial;
+    mainCanvas().setNotice(partial ? CanvasNotice() : notice);
+    m_state->setVisible(partial);
+    m_state->setText(QStringLiteral("%1 - %2").arg(notice.text, notice.action));
+    m_state->setToolTip(notice.text);
+}
 
 }  // namespace resect::ui

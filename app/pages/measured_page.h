@@ -5,6 +5,7 @@
 #include "app/pages/part_sentences.h"
 
 class QComboBox;
+class QPushButton;
 
 namespace resect::ui {
 
@@ -42,6 +43,7 @@ protected:
     DatasetSource m_source;
     MeasureStarter m_starter;
     QComboBox* m_choice = nullptr;
+    QPushButton* m_state = nullptr;  ///< for the page's bar: partial results, so that nothing covers the data
     HoverCard* m_card = nullptr;
     int m_pending = 0;
     int m_generation = 0;  ///< of the choice; replies for an older one are dropped

@@ -57,7 +57,7 @@ QLabel* heading(const QString& text, QWidget* parent) {
 
 void clearLayout(QLayout& layout) {
     while (QLayoutItem* item = layout.takeAt(0)) {
-        if (item->widget()) item->widget()->deleteLater();
+        delete item->widget();
         delete item;
     }
 }

@@ -68,9 +68,14 @@ HoverCard::HoverCard(QWidget* parent) : QLabel(parent) {
     setTextInteractionFlags(Qt::TextSelectableByMouse);
     setFocusPolicy(Qt::NoFocus);
     setAccessibleName(tr("What is under the cursor"));
+    connect(&ThemeNotifier::instance(), &ThemeNotifier::changed, this, [this] { say(m_sentence, m_help); });
 }
 
 void HoverCard::say(const QString& sentence, const QString& help) {
+    if (&sentence != &m_sentence) {
+        m_sentence = sentence;
+        m_help = help;
+    }
     const QString rich = sentence.toHtmlEscaped() +
                          (help.isEmpty() ? QString() : QStringLiteral("<br><span style='color:%1'>%2</span>").arg(currentTheme().mutedText.name(), help.toHtmlEscaped()));
     if (rich == text()) return;

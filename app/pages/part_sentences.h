@@ -28,6 +28,9 @@ public:
     explicit HoverCard(QWidget* parent = nullptr);
     /// `help` in a muted second line.
     void say(const QString& sentence, const QString& help = QString());
+
+private:
+    QString m_sentence, m_help;
 };
 
 }  // namespace resect::ui

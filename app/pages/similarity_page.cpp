@@ -29,6 +29,7 @@ SimilarityPage::SimilarityPage(Document& document, SelectionModel& selection, Wo
     connect(colours, &QComboBox::currentIndexChanged, this, [this, colours] { m_matrix->setColourMap(ColourMap(colours->currentData().toInt())); });
     bar->addWidget(colours);
     bar->addStretch(1);
+    bar->addWidget(m_state);
     layout->addLayout(bar);
     m_splitter = new QSplitter(Qt::Horizontal, this);
     m_splitter->addWidget(new CanvasWithTable(m_matrix));
@@ -114,7 +115,7 @@ void SimilarityPage::explain(int row, int column) {
                                       : tr("Blocks %1-%2 (%3 blocks)").arg(parts.front().block).arg(parts.back().block).arg(parts.size());
     words += QStringLiteral(": %1 %2").arg(QString::fromStdString(m_matrix->info().title), shortNumber(value, 3));
     if (const double error = m_matrix->error({row, column}); std::isfinite(error)) words += QStringLiteral(" ± %1").arg(shortNumber(error, 2));
-    words += tr(" (%1 spans of this length), %2 samples; %3 of the parameters")
+    words += tr(" (%1, among spans of this length), %2 samples; %3 of the parameters")
                  .arg(rankWords(rank, int(sameLength.size())))
                  .arg(m_matrix->info().samples)
                  .arg(percent(parameters / double(std::max<std::int64_t>(1, model->parameters))));

@@ -1,5 +1,6 @@
 #include "app/window/main_window.h"
 
+#include "app/pages/block_strip_panel.h"
 #include "app/pages/start_page.h"
 #include "app/window/runs_dock.h"
 #include "core/base/numbers.h"
@@ -61,7 +62,10 @@ void MainWindow::buildCentre() {
     m_start = new StartPage(m_centre);
     m_centre->addWidget(m_start);
     m_work = new QSplitter(Qt::Vertical, m_centre);
-    m_strip = makeBlockStrip(m_document, m_document.selection(), m_client, m_work);
+    auto* strip = makeBlockStrip(m_document, m_document.selection(), m_client, m_work);
+    connect(strip, &BlockStripPanel::message, this, [this](const protocol::ProblemMessage& message) { m_messages.add(message); });
+    connect(strip, &BlockStripPanel::openRequested, this, [this](const QString& pageId, const ComponentRef& ref) { reveal(ref, pageId); });
+    m_strip = strip;
     m_tabs = new QTabWidget(m_work);
     m_tabs->setDocumentMode(true);
     m_pages = makePages(m_document, m_document.selection(), m_client, m_tabs);

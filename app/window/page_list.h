@@ -5,9 +5,11 @@
 
 namespace resect::ui {
 
+class BlockStripPanel;
+
 /// The tabs of the main area, in their order.
 std::vector<Page*> makePages(Document& document, SelectionModel& selection, WorkerClient& client, QWidget* parent);
 /// The strip of blocks above them.
-QWidget* makeBlockStrip(Document& document, SelectionModel& selection, WorkerClient& client, QWidget* parent);
+BlockStripPanel* makeBlockStrip(Document& document, SelectionModel& selection, WorkerClient& client, QWidget* parent);
 
 }  // namespace resect::ui

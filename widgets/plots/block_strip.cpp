@@ -228,7 +228,7 @@ void BlockStrip::layOut() {
         const bool ticks = row == Redundancy && !low;
         one.rect->setMargins(QMargins(label + 12, shown ? 3 : 0, line * 3 / 4, ticks ? line + 5 : 0));
         one.rect->setMaximumSize(QWIDGETSIZE_MAX, shown ? QWIDGETSIZE_MAX : 0);
-        plotLayout()->setRowStretchFactor(row, !shown ? 0.001 : row == Redundancy ? 0.9 : row == Width ? 0.8 : 1.6);
+        plotLayout()->setRowStretchFactor(row, !shown ? 0.001 : row == Redundancy ? 1.1 : row == Width ? 0.8 : 1.6);
     }
 }
 

@@ -100,6 +100,7 @@ void DatasetPlot::build() {
     }
     const bool named = !m_info.axes.empty() && !m_info.axes.back().component.empty();
     if (named || isBars()) xAxis->setTicker(QSharedPointer<IdTicker>::create(m_info.axes.empty() ? std::vector<std::int64_t>() : m_info.axes.back().ids, m_points));
+    else if (!scatter && m_points <= 2000) xAxis->setTicker(QSharedPointer<IdTicker>::create());  // whole numbers: steps, lengths
     else xAxis->setTicker(QSharedPointer<QCPAxisTicker>::create());
     xAxis->setLabel(m_info.axes.empty() ? QString() : QString::fromStdString(m_info.axes[scatter ? 0 : m_info.axes.size() - 1].name));
     yAxis->setLabel(QString::fromStdString(m_info.unit.empty() ? m_info.title : m_info.unit));
