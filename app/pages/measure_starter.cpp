@@ -37,12 +37,14 @@ void MeasureStarter::start() {
                        {"device", compute.device},   {"dtype", compute.dtype},      {"stream", false},
                        {"workspace", m_document.workspace().toStdString()}};
     WorkerCallbacks callbacks;
-    callbacks.result = [this](const Json& result) {
+    callbacks.result = [this, model = m_document.sharedModel()](const Json& result) {
+        if (model != m_document.sharedModel()) return;  // another model was opened meanwhile
         m_job = 0;
         m_document.addMeasure(result.get<protocol::MeasureMessage>());
         Q_EMIT changed();
     };
-    callbacks.error = [this](const WorkerError& error) {
+    callbacks.error = [this, model = m_document.sharedModel()](const WorkerError& error) {
+        if (model != m_document.sharedModel()) return;
         m_job = 0;
         if (!error.stopped()) {
             m_error = error.text();

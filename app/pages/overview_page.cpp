@@ -134,19 +134,19 @@ QWidget* OverviewPage::buildModel() {
     auto* grid = new QGridLayout;
     struct Wish {
         QString words, tip, page;
-        std::string method;
+        std::string method, target;
     };
     const std::array wishes = {
-        Wish{tr("Make it smaller"), tr("Find spans of blocks that change the least, to drop them whole"), QStringLiteral("similarity"), "llm-drop"},
-        Wish{tr("Make it faster"), tr("Find attention layers that can go, which also shrinks the key/value memory"), QStringLiteral("similarity"), "llm-drop"},
-        Wish{tr("Find dead weight"), tr("Find MLP channels that hardly ever matter"), QStringLiteral("channels"), "importance"},
-        Wish{tr("Specialise it"), tr("With a calibration text of your own: find the heads that this text does not need"), QStringLiteral("heads"), "importance"}};
+        Wish{tr("Make it smaller"), tr("Find spans of blocks that change the least, to drop them whole"), QStringLiteral("similarity"), "llm-drop", "block"},
+        Wish{tr("Make it faster"), tr("Find attention layers that can go, which also shrinks the key/value memory"), QStringLiteral("similarity"), "llm-drop", "attn"},
+        Wish{tr("Find dead weight"), tr("Find MLP channels that hardly ever matter"), QStringLiteral("channels"), "importance", "channels"},
+        Wish{tr("Specialise it"), tr("With a calibration text of your own: find the heads that this text does not need"), QStringLiteral("heads"), "importance", "kv_groups"}};
     int place = 0;
     for (const Wish& wish : wishes) {
         auto* button = new QPushButton(wish.words, inner);
         button->setToolTip(wish.tip);
         button->setAccessibleDescription(wish.tip);
-        connect(button, &QPushButton::clicked, this, [this, wish] { suggest(wish.method, wish.page); });
+        connect(button, &QPushButton::clicked, this, [this, wish] { suggest(wish.method, wish.target, wish.page); });
         grid->addWidget(button, place / 2, place % 2);
         m_suggestions << button;
         ++place;
@@ -313,19 +313,26 @@ void OverviewPage::checkHealth() {
     m_healthJob = m_client.startJob(QStringLiteral("health"), Json::object(), tr("Checking all data"), this, std::move(callbacks));
 }
 
-void OverviewPage::suggest(const std::string& method, const QString& pageId) {
+void OverviewPage::suggest(const std::string& method, const std::string& target, const QString& pageId) {
     MeasureStarter& starter = method == m_redundancy.method() ? m_redundancy : m_importance;
     const auto measured = std::find_if(m_document.measures().begin(), m_document.measures().end(), [&](const auto& one) { return one.method == method; });
-    if (measured != m_document.measures().end()) return takeSuggestion(method, measured->file), void(Q_EMIT openRequested(pageId, ComponentRef()));
+    if (measured != m_document.measures().end()) {
+        takeSuggestion(method, target, measured->file);
+        Q_EMIT openRequested(pageId, ComponentRef());
+        return;
+    }
     m_waitingFor = pageId;
     starter.start();
 }
 
 /// With a measurement at hand the method proposes edits; they come as one undoable step.
-void OverviewPage::takeSuggestion(const std::string& method, const std::string& file) {
+void OverviewPage::takeSuggestion(const std::string& method, const std::string& target, const std::string& file) {
     const auto& methods = m_document.methods();
-    const bool plans = std::any_of(methods.begin(), methods.end(), [&](const auto& one) { return one.id == method && one.plans; });
-    if (!plans || !m_document.planIsEmpty()) return;
+    const auto known = std::find_if(methods.begin(), methods.end(), [&](const auto& one) { return one.id == method && one.plans; });
+    if (known == methods.end() || !m_document.planIsEmpty()) return;
+    Json set = Json::object();
+    for (const auto& parameter : known->planParameters)
+        if (parameter.name == "target" && std::find(parameter.choices.begin(), parameter.choices.end(), target) != parameter.choices.end()) set["target"] = target;
     const int revision = m_document.planRevision();
     WorkerCallbacks callbacks;
     callbacks.result = [this, revision, method](const Json& result) {
@@ -335,7 +342,7 @@ void OverviewPage::takeSuggestion(const std::string& method, const std::string& 
         m_document.addEdits(edits, QString::fromStdString(result.value("title", std::string())), QString::fromStdString(method));
     };
     callbacks.error = [this](const WorkerError& error) { Q_EMIT message({"warning", error.subject.toStdString(), error.message.toStdString(), ""}); };
-    m_client.request(QStringLiteral("plan_suggest"), {{"method", method}, {"set", Json::object()}, {"file", file}}, this, std::move(callbacks));
+    m_client.request(QStringLiteral("plan_suggest"), {{"method", method}, {"set", set}, {"file", file}}, this, std::move(callbacks));
 }
 
 void OverviewPage::refreshMeasures() {

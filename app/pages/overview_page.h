@@ -30,8 +30,8 @@ private:
     void refreshMeasures();
     void showDataset();
     void checkHealth();
-    void suggest(const std::string& method, const QString& pageId);
-    void takeSuggestion(const std::string& method, const std::string& file);
+    void suggest(const std::string& method, const std::string& target, const QString& pageId);
+    void takeSuggestion(const std::string& method, const std::string& target, const std::string& file);
 
     DatasetSource m_source;
     MeasureStarter m_redundancy, m_importance;

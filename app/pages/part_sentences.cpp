@@ -47,7 +47,7 @@ QString sentence(const Document& document, const protocol::DatasetMessage& info,
     if (std::isfinite(facts.value)) {
         words += QStringLiteral("%1 %2").arg(QString::fromStdString(info.title), shortNumber(facts.value, 3));
         if (std::isfinite(facts.error)) words += QStringLiteral(" ± %1").arg(shortNumber(facts.error, 2));
-        if (!info.unit.empty()) words += QLatin1Char(' ') + QString::fromStdString(info.unit);
+        if (!info.unit.empty()) words += QStringLiteral(" [%1]").arg(QString::fromStdString(info.unit));
         const QString rank = rankWords(facts.rank, facts.count);
         if (!rank.isEmpty()) words += QStringLiteral(" (%1)").arg(rank);
         if (info.samples > 0) words += tr(", %1 samples").arg(info.samples);

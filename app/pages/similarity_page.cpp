@@ -61,8 +61,8 @@ SimilarityPage::SimilarityPage(Document& document, SelectionModel& selection, Wo
 }
 
 bool SimilarityPage::shows(const protocol::DatasetMessage& info) const {
-    return info.shape.size() == 2 && info.axes.size() == 2 && info.axes[0].component == "block" && info.axes[1].component.empty() &&
-           info.kind == "matrix" && info.name.rfind("similarity/", 0) == 0;
+    return info.kind == "matrix" && info.shape.size() == 2 && info.axes.size() == 2 && info.axes[0].component == "block" &&
+           info.axes[1].component.empty() && info.axes[1].name.find("span") != std::string::npos;
 }
 
 void SimilarityPage::showChosen(const MeasuredDataset& dataset) {
@@ -115,6 +115,7 @@ void SimilarityPage::explain(int row, int column) {
                                       : tr("Blocks %1-%2 (%3 blocks)").arg(parts.front().block).arg(parts.back().block).arg(parts.size());
     words += QStringLiteral(": %1 %2").arg(QString::fromStdString(m_matrix->info().title), shortNumber(value, 3));
     if (const double error = m_matrix->error({row, column}); std::isfinite(error)) words += QStringLiteral(" ± %1").arg(shortNumber(error, 2));
+    if (!m_matrix->info().unit.empty()) words += QStringLiteral(" [%1]").arg(QString::fromStdString(m_matrix->info().unit));
     words += tr(" (%1, among spans of this length), %2 samples; %3 of the parameters")
                  .arg(rankWords(rank, int(sameLength.size())))
                  .arg(m_matrix->info().samples)
