@@ -64,7 +64,7 @@ void RunFollower::readStatus() {
     protocol::RunStatus status;
     try {
         status = json->get<protocol::RunStatus>();
-    } catch (const nlohmann::json::exception&) {
+    } catch (const std::exception&) {
         return;
     }
     m_statusText = text;
@@ -177,7 +177,7 @@ void RunFollower::readRows() {
             const auto json = parseQuietly(line, QStringLiteral("metrics.jsonl"));
             if (!json || !json->is_object()) ++m_unreadable;
             else m_rows.push_back(json->get<protocol::MetricsRow>());
-        } catch (const nlohmann::json::exception&) {
+        } catch (const std::exception&) {
             ++m_unreadable;
         }
     }

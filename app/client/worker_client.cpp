@@ -112,7 +112,7 @@ void WorkerClient::sendHello() {
             return;
         }
         setState(State::Ready);
-        if (!m_reopen.isEmpty() && m_sinceDeath.isValid()) {
+        if (!m_reopen.isEmpty()) {
             WorkerCallbacks callbacks;
             callbacks.result = [this](const Json& model) { Q_EMIT reopened(model.get<protocol::ModelMessage>()); };
             Request open{m_nextId++, QStringLiteral("open"), QString(), Json{{"path", m_reopen.toStdString()}}, this, callbacks, true};
@@ -310,7 +310,7 @@ void WorkerClient::handleLine(const QByteArray& line) {
     }
     try {
         if (request.callbacks.result) request.callbacks.result(message["result"]);
-    } catch (const nlohmann::json::exception& error) {
+    } catch (const std::exception& error) {
         // A result of another shape than the protocol says: the caller gets an error instead of half a result.
         if (request.callbacks.error)
             request.callbacks.error({QStringLiteral("Internal"), request.call, tr("the worker's answer has an unexpected form: %1").arg(QString::fromUtf8(error.what()))});

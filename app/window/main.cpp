@@ -11,16 +11,17 @@
 
 #include <cstdio>
 
-#ifndef RESECT_VERSION
-#define RESECT_VERSION "0.1.0"
-#endif
-
 int main(int argc, char** argv) {
     using namespace resect::ui;
-    // The tour needs no display: without one it draws into memory.
-    for (int i = 1; i < argc; ++i)
-        if (QByteArray(argv[i]).startsWith("--screenshot-tour") && qEnvironmentVariableIsEmpty("DISPLAY") && qEnvironmentVariableIsEmpty("WAYLAND_DISPLAY") && qEnvironmentVariableIsEmpty("QT_QPA_PLATFORM"))
-            qputenv("QT_QPA_PLATFORM", "offscreen");
+    // These need no display: without one the tour draws into memory.
+    const bool display = !qEnvironmentVariableIsEmpty("DISPLAY") || !qEnvironmentVariableIsEmpty("WAYLAND_DISPLAY") || !qEnvironmentVariableIsEmpty("QT_QPA_PLATFORM");
+    for (int i = 1; i < argc && !display; ++i)
+        for (const char* option : {"--screenshot-tour", "--version", "-v", "--help", "-h"})
+            if (QByteArray(argv[i]).startsWith(option)) qputenv("QT_QPA_PLATFORM", "offscreen");
+    if (!display && qEnvironmentVariableIsEmpty("QT_QPA_PLATFORM")) {
+        std::fprintf(stderr, "resect: there is no display. For pictures without one: resect --screenshot-tour DIR\n");
+        return 2;
+    }
     QApplication::setApplicationName(QStringLiteral("resect"));
     QApplication::setOrganizationName(QStringLiteral("resect"));
     QApplication::setApplicationDisplayName(QStringLiteral("Resect"));

@@ -55,6 +55,11 @@ MainWindow::MainWindow(QWidget* parent) : QMainWindow(parent), m_session(new Ses
 MainWindow::~MainWindow() {
     m_client.disconnect(this);
     m_client.shutDown();
+    // What shows the document goes before the document, which as a member would otherwise go first.
+    for (QObject* source : {static_cast<QObject*>(&m_document), static_cast<QObject*>(&m_document.selection()), static_cast<QObject*>(&m_runs), static_cast<QObject*>(&m_messages), static_cast<QObject*>(&m_document.undoStack())}) source->disconnect(this);
+    delete m_session;
+    delete takeCentralWidget();
+    for (QDockWidget* dock : {m_structureDock, m_planDock, m_bottomDock}) delete dock;
 }
 
 void MainWindow::buildCentre() {

@@ -146,7 +146,9 @@ void Session::adoptWorkspace(const QString& folder, const protocol::ModelMessage
     if (isWorkspace(folder)) {
         try {
             WorkspaceState state = loadWorkspace(folder);
-            if (!state.data.file.empty() && QFileInfo::exists(fromStd(state.data.file))) data = state.data;
+            const std::string usual = data.file;
+            data = state.data;
+            if (data.file.empty() || !QFileInfo::exists(fromStd(data.file))) data.file = usual;
             compute = state.compute;
             m_selections = std::move(state.selections);
             m_forms = std::move(state.forms);
@@ -154,8 +156,8 @@ void Session::adoptWorkspace(const QString& folder, const protocol::ModelMessage
                 say("warning", folder, tr("The saved plan was made for another version of this checkpoint."), tr("It is shown, but check each edit."));
             m_document.loadPlan(std::move(state.plan));
             if (restoreWindow) restoreWindow(state.window);
-        } catch (const Error& error) {
-            say("error", folder, tr("The saved workspace could not be read and is left as it is: %1").arg(fromStd(error.message())));
+        } catch (const std::exception& error) {
+            say("error", folder, tr("The saved workspace could not be read and is left as it is: %1").arg(QString::fromUtf8(error.what())));
             m_document.setWorkspace(folder + QStringLiteral("-new"));
         }
     }

@@ -42,6 +42,8 @@ QAction* MainWindow::add(QMenu* menu, const QString& name, const QString& text, 
     action->setProperty("iconName", iconName);
     const QVariant own = QSettings().value(QStringLiteral("shortcuts/") + name);
     action->setShortcuts(own.isValid() ? QList<QKeySequence>{QKeySequence(own.toString())} : keys);
+    const QString plain = QString(text).remove(QLatin1Char('&'));
+    action->setToolTip(action->shortcut().isEmpty() ? plain : QStringLiteral("%1 (%2)").arg(plain, action->shortcut().toString(QKeySequence::NativeText)));
     if (slot) connect(action, &QAction::triggered, this, std::move(slot));
     if (menu) menu->addAction(action);
     // Not limited to the menu, so that keys work while it is hidden.

@@ -92,7 +92,7 @@ WorkspaceState loadWorkspace(const QString& folder) {
                     if (const auto ref = refFromJson(entry)) refs.push_back(*ref);
                 state.selections[name] = normalised(std::move(refs));
             }
-    } catch (const nlohmann::json::exception& error) {
+    } catch (const std::exception& error) {
         throw Error(ErrorCode::BadInput, subject, error.what());
     }
     if (json.contains("window") && json.at("window").is_object()) state.window = json.at("window");

@@ -92,7 +92,7 @@ size_t qHash(const ComponentRef& ref, size_t seed) noexcept {
 }
 
 RefSet normalised(std::vector<ComponentRef> refs) {
-    std::sort(refs.begin(), refs.end());
+    if (!std::is_sorted(refs.begin(), refs.end())) std::sort(refs.begin(), refs.end());
     refs.erase(std::unique(refs.begin(), refs.end()), refs.end());
     return refs;
 }

@@ -80,6 +80,7 @@ void Document::drop(const RefSet& given, const QString& origin) {
     RefSet refs;
     for (const auto& ref : given)
         if (exists(*m_model, ref) && !isDropped(ref)) refs.push_back(ref);
+    refs = normalised(std::move(refs));
     const auto edits = editsFor(refs, *m_model);
     if (edits.empty()) return;
     const bool layers = std::all_of(refs.begin(), refs.end(), [](const auto& ref) { return ref.index < 0 && ref.expert < 0; });
@@ -91,6 +92,7 @@ void Document::undrop(const RefSet& given) {
     RefSet refs;
     for (const auto& ref : given)
         if (dropState(ref) != DropState::Kept) refs.push_back(ref);
+    refs = normalised(std::move(refs));
     if (!refs.empty()) push(without(m_plan, refs, *m_model), tr("Keep %1").arg(dropWords(refs)));
 }
 

@@ -8,6 +8,7 @@
 #include "core/base/error.h"
 #include "tests/app/window/fake_worker.h"
 #include "widgets/forms/parameter_form.h"
+#include "widgets/plots/theme.h"
 #include "widgets/views/plan_view.h"
 #include "widgets/views/structure_view.h"
 
@@ -183,7 +184,7 @@ TEST_F(Window, ABrokenWorkspaceIsNamedAndLeftAlone) {
     window->openPath(folder);
     ASSERT_EQ(failed.count(), 1);
     EXPECT_TRUE(failed[0][1].toString().contains("workspace.json"));
-    EXPECT_EQ(file.size(), 37);
+    EXPECT_EQ(file.size(), 36);   // left as it was
     ASSERT_TRUE(file.open(QIODevice::WriteOnly));
     file.write("{\"resect_workspace\": 9, \"source\": {\"path\": \"/x\"}}");
     file.close();
@@ -196,7 +197,8 @@ TEST_F(Window, RecoverDialogStartsADetachedRunThatShowsInTheDock) {
     ASSERT_TRUE(open());
     document().drop({blockRef(2)});
     ASSERT_TRUE(waitForCheck());
-    RecoverDialog dialog(document(), window->client(), window->session());
+    auto owned = std::make_unique<RecoverDialog>(document(), window->client(), window->session());
+    RecoverDialog& dialog = *owned;
     dialog.show();
     EXPECT_FALSE(dialog.startButton().isEnabled());
     dialog.dataLine().setText(QCoreApplication::applicationFilePath());
@@ -216,6 +218,7 @@ TEST_F(Window, RecoverDialogStartsADetachedRunThatShowsInTheDock) {
     EXPECT_FALSE(window->close());
     window->setCloseAnswer("stop");
     EXPECT_TRUE(window->close());
+    owned.reset();
     makeWindow();
     ASSERT_TRUE(open());
     ASSERT_EQ(window->runs().size(), 1);
@@ -315,4 +318,75 @@ TEST_F(Window, TheEventLoopIsNeverBlockedForLong) {
     }
     for (int i = 0; i < 5; ++i) document().undoStack().undo(), QTest::qWait(10);
     EXPECT_LT(worst.load(), 250);   // the limit is 100 ms; shared test machines are given some room
+}
+
+TEST_F(Window, PicturesToLookAt) {
+    const QString folder = qEnvironmentVariable("RESECT_TEST_PICTURES");
+    if (folder.isEmpty()) GTEST_SKIP() << "set RESECT_TEST_PICTURES to a folder";
+    window->resize(1440, 900);
+    const auto both = [&](const QString& name, QWidget* widget) {
+        for (const auto& [mode, suffix] : {std::pair{ThemeMode::Dark, "dark"}, std::pair{ThemeMode::Light, "light"}}) {
+            ThemeNotifier::instance().setMode(mode);
+            QTest::qWait(60);
+            EXPECT_TRUE(widget->grab().save(QStringLiteral("%1/%2-%3.png").arg(folder, name, QLatin1String(suffix))));
+        }
+    };
+    both("start-empty", window.get());
+    ASSERT_TRUE(open());
+    auto data = document().data();
+    data.file = QCoreApplication::applicationFilePath().toStdString();
+    document().setData(data);
+    window->session().measure(document().methods().front(), Json::object());
+    ASSERT_TRUE(QTest::qWaitFor([&] { return !window->session().scores().empty(); }, 10000));
+    document().drop({blockRef(2), headRef(1, 0), headRef(1, 3)});
+    document().addEdits({Json{{"op", "drop_heads"}, {"block", 4}, {"heads", {0, 1, 2, 3, 4, 5, 6, 7}}}}, "bad", "Fake measure");
+    ASSERT_TRUE(waitForCheck());
+    document().selection().select({blockRef(3), blockRef(4)});
+    both("plan-illegal", window.get());
+    document().undoStack().undo();
+    ASSERT_TRUE(waitForCheck());
+    window->action("preview")->trigger();
+    ASSERT_TRUE(QTest::qWaitFor([&] { return document().preview() && document().preview()->final; }, 10000));
+    RecoverDialog recover(document(), window->client(), window->session(), window.get());
+    recover.show();
+    ASSERT_TRUE(QTest::qWaitFor([&] { return recover.startButton().isEnabled(); }, 5000));
+    QTest::qWait(500);
+    both("recover", &recover);
+    QSignalSpy started(&recover, &RecoverDialog::runStarted);
+    recover.startButton().click();
+    ASSERT_TRUE(QTest::qWaitFor([&] { return started.count() == 1; }, 10000));
+    window->runsDock().showRun(started[0][0].toString());
+    window->applyLayout("recover");
+    QTest::qWait(4000);
+    both("recovery-running", window.get());
+    window->applyLayout("cut");
+    ExportDialog exports(document(), window->client(), window->session(), window->runs(), window.get());
+    exports.show();
+    both("export-target", &exports);
+    exports.goTo(ExportDialog::Shape);
+    both("export-shape", &exports);
+    exports.goTo(ExportDialog::Write);
+    both("export-write", &exports);
+    exports.hide();
+    SettingsDialog settings(document(), window->client(), window->session(), window->findChildren<QAction*>(), window.get());
+    settings.show();
+    both("settings", &settings);
+    settings.hide();
+    DataDialog dataDialog(document(), window.get());
+    dataDialog.show();
+    both("data", &dataDialog);
+    dataDialog.hide();
+    MethodDialog method(document().methods().front(), MethodDialog::Use::Plan, document(), Json(), window.get());
+    method.show();
+    both("method", &method);
+    method.hide();
+    window->action("palette")->trigger();
+    QTest::qWait(50);
+    for (QWidget* widget : QApplication::topLevelWidgets())
+        if (qobject_cast<PaletteDialog*>(widget) && widget->isVisible()) both("palette", widget), widget->close();
+    window->runsDock().setCurrentIndex(RunsDock::Messages);
+    both("messages", window.get());
+    window->setCloseAnswer("stop");
+    window->session().close();
+    both("start-recent", window.get());
 }

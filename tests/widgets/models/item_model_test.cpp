@@ -8,7 +8,6 @@
 
 #include <QAbstractItemModelTester>
 #include <QComboBox>
-#include <QElapsedTimer>
 #include <QLineEdit>
 #include <QMimeData>
 #include <QSignalSpy>
@@ -17,6 +16,8 @@
 #include <QTreeView>
 
 #include <gtest/gtest.h>
+
+#include <ctime>
 
 using namespace resect;
 using namespace resect::ui;
@@ -33,20 +34,34 @@ struct Models : testing::Test {
 
 TEST_F(Models, StructureKeepsTheRulesWhileEverythingChanges) {
     StructureModel model(document);
-    StructureFilter filter(document);
-    filter.setSourceModel(&model);
-    QAbstractItemModelTester source(&model, kStrict), filtered(&filter, kStrict);
+    QAbstractItemModelTester tester(&model, kStrict);
     document.setModel(test::tinyMessage());
     ASSERT_EQ(model.rowCount(), 1);
     // Embedding, blocks 0-2 folded, block 3, block 4, final norm, output head.
     EXPECT_EQ(model.rowCount(model.index(0, 0)), 6);
     EXPECT_EQ(model.index(1, 0, model.index(0, 0)).data().toString(), "Blocks 0-2 (3 alike)");
-    filter.setText("head");
+    model.fetchEverything();
     document.drop({headRef(1, 0)});
     document.undoStack().undo();
-    filter.setText("");
     document.closeModel();
     EXPECT_EQ(model.rowCount(), 0);
+}
+
+TEST_F(Models, TheFilteredStructureKeepsTheRulesToo) {
+    StructureModel model(document);
+    StructureFilter filter(document);
+    filter.setSourceModel(&model);
+    QAbstractItemModelTester tester(&filter, kStrict);
+    document.setModel(test::tinyMessage());
+    filter.setText("head");
+    EXPECT_EQ(filter.rowCount(), 1);
+    document.drop({headRef(1, 0)});
+    filter.setText("dropped");
+    document.undoStack().undo();
+    EXPECT_EQ(filter.rowCount(), 0);
+    filter.setText("");
+    document.closeModel();
+    EXPECT_EQ(filter.rowCount(), 0);
 }
 
 TEST_F(Models, StructureFindsLazyRowsAndShowsDrops) {
@@ -99,17 +114,15 @@ TEST_F(Models, StructureOfALargeModelIsBuiltInTime) {
         block.index = i, block.numHeads = 64, block.numKvHeads = 8, block.headDim = 128, block.ffnSize = 1024, block.numExperts = 512, block.parameters = 1'000'000;
         message.blocks.push_back(block);
     }
-    QElapsedTimer timer;
-    timer.start();
+    // Processor time: the machine may be busy with other things.
+    auto milliseconds = [start = std::clock()]() mutable { return 1000.0 * static_cast<double>(std::clock() - std::exchange(start, std::clock())) / CLOCKS_PER_SEC; };
     document.setModel(message);
     StructureModel model(document);
-    EXPECT_LT(timer.elapsed(), 200);
-    timer.restart();
+    EXPECT_LT(milliseconds(), 200);
     model.fetchEverything();
-    EXPECT_LT(timer.elapsed(), 1500);
-    timer.restart();
+    EXPECT_LT(milliseconds(), 1500);
     document.drop({blockRef(3)});
-    EXPECT_LT(timer.elapsed(), 200);
+    EXPECT_LT(milliseconds(), 200);
 }
 
 TEST_F(Models, PlanRowsMoveByDragAsAnUndoStep) {
@@ -230,7 +243,7 @@ TEST(Forms, SayWhatIsWrong) {
     using P = protocol::ParameterMessage;
     form.setParameters({P{"rate", "Learning rate", "", "real", "", 1e-4, 0.0, 1.0, {}, false}, P{"blocks", "Blocks", "", "integer_list", "", Json::array(), 0, 40, {}, false},
                         P{"file", "File", "", "file", "", "", nullptr, nullptr, {}, false}});
-    form.findChild<QLineEdit*>()->setText("fast");
+    form.field("rate")->findChild<QLineEdit*>()->setText("fast");
     qobject_cast<QLineEdit*>(form.field("blocks"))->setText("1, x");
     form.setValues({{"file", "/nowhere/at/all"}});
     const QStringList problems = form.problems();
@@ -238,7 +251,7 @@ TEST(Forms, SayWhatIsWrong) {
     EXPECT_EQ(problems[0], "Learning rate: \"fast\" is not a number");
     EXPECT_TRUE(problems[1].startsWith("Blocks: \"x\""));
     EXPECT_TRUE(problems[2].contains("/nowhere/at/all"));
-    form.findChild<QLineEdit*>()->setText("2");
+    form.field("rate")->findChild<QLineEdit*>()->setText("2");
     EXPECT_TRUE(form.problems()[0].contains("out of range"));
     form.setParameters({});
     EXPECT_TRUE(form.problems().isEmpty());

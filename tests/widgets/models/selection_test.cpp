@@ -1,11 +1,12 @@
 #include "tests/widgets/models/tiny_model.h"
 #include "widgets/models/selection_model.h"
 
-#include <QElapsedTimer>
 #include <QSignalSpy>
 #include <QTest>
 
 #include <gtest/gtest.h>
+
+#include <ctime>
 
 using namespace resect;
 using namespace resect::ui;
@@ -126,10 +127,9 @@ TEST_F(Selection, ALargeRectangleStaysWithinItsBudget) {
     std::vector<ComponentRef> refs;
     for (int block = 0; block < 128; ++block)
         for (int expert = 0; expert < 1024; ++expert) refs.push_back(expertRef(block, expert));
-    QElapsedTimer timer;
-    timer.start();
+    const std::clock_t start = std::clock();   // processor time: the machine may be busy with other things
     selection.select(refs);
-    EXPECT_LT(timer.elapsed(), 33 * 3);
+    EXPECT_LT(1000.0 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 33 * 2);
     EXPECT_EQ(selection.refs().size(), 128u * 1024u);
 }
 
