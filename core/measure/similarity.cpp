@@ -3,6 +3,7 @@
 #include "core/measure/statistics.h"
 #include "core/measure/stream_kernels.h"
 
+#include <ATen/Parallel.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -55,6 +56,31 @@ void addRelative(BlockRow& row, Metric metric, double updateSquare, double after
     if (afterSquare == 0) return;
     row.sum[metric] += std::sqrt(updateSquare / afterSquare);
     row.count[metric] += 1;
+}
+
+/// A zero vector, or one that is not finite.
+bool isOdd(const kernels::TokenSums& s) { return !(s.hh > 0 && s.mm > 0 && s.oo > 0 && std::isfinite(s.hh + s.mm + s.oo)); }
+
+/// What one row contributes to every cell of the window matrix.
+struct WindowRow {
+    std::vector<double> sum, valid, angle, angles;
+};
+WindowRow windowRow(const double* cosine, std::int64_t tokens, std::size_t pairs, AngularTokens which) {
+    WindowRow row{std::vector<double>(pairs, 0), std::vector<double>(pairs, 0), std::vector<double>(pairs, 0), std::vector<double>(pairs, 0)};
+    for (std::int64_t t = 0; t < tokens; ++t, cosine += pairs) {
+        for (std::size_t pair = 0; pair < pairs; ++pair) {
+            const bool valid = cosine[pair] == cosine[pair];  // not NaN
+            row.sum[pair] += valid ? cosine[pair] : 0.0;
+            row.valid[pair] += valid ? 1.0 : 0.0;
+        }
+        if (which == AngularTokens::Last && t + 1 < tokens) continue;
+        for (std::size_t pair = 0; pair < pairs; ++pair) {
+            if (std::isnan(cosine[pair])) continue;
+            row.angle[pair] += std::acos(std::clamp(cosine[pair], -1.0, 1.0)) / std::numbers::pi;
+            row.angles[pair] += 1;
+        }
+    }
+    return row;
 }
 
 }  // namespace
@@ -143,21 +169,30 @@ void SimilarityCollector::Data::addBlock(int block, const torch::Tensor& after) 
     const std::int64_t tokens = after.size(1), size = after.size(2);
     const auto flat = [&](const torch::Tensor& x) { return x.reshape({-1, size}); };
     const auto sums = kernels::tokenSums(flat(before), flat(between), flat(after));
-    for (std::size_t b = 0; b < spans.size(); ++b) {
-        BlockRow& row = blocks[static_cast<std::size_t>(block)][spans[b].row];
-        row = BlockRow{};
-        row.seen = true;
-        for (std::int64_t t = spans[b].begin; t < spans[b].end; ++t) {
-            const auto& s = sums[static_cast<std::size_t>(static_cast<std::int64_t>(b) * tokens + t)];
-            addCosine(row, CosBlock, s.ho, s.hh, s.oo);
-            addCosine(row, CosAttention, s.hm, s.hh, s.mm);
-            addCosine(row, CosMlp, s.mo, s.mm, s.oo);
-            addRelative(row, RelativeBlock, s.oh2, s.oo);
-            addRelative(row, RelativeAttention, s.mh2, s.mm);
-            addRelative(row, RelativeMlp, s.om2, s.oo);
-            if (!(s.hh > 0 && s.mm > 0 && s.oo > 0 && std::isfinite(s.hh + s.mm + s.oo))) noteToken(block, spans[b].row, t - spans[b].begin, s);
+    std::vector<char> odd(spans.size(), 0);
+    at::parallel_for(0, static_cast<std::int64_t>(spans.size()), 1, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t b = first; b < last; ++b) {
+            const RowSpan& span = spans[static_cast<std::size_t>(b)];
+            BlockRow row;
+            row.seen = true;
+            for (std::int64_t t = span.begin; t < span.end; ++t) {
+                const auto& s = sums[static_cast<std::size_t>(b * tokens + t)];
+                addCosine(row, CosBlock, s.ho, s.hh, s.oo);
+                addCosine(row, CosAttention, s.hm, s.hh, s.mm);
+                addCosine(row, CosMlp, s.mo, s.mm, s.oo);
+                addRelative(row, RelativeBlock, s.oh2, s.oo);
+                addRelative(row, RelativeAttention, s.mh2, s.mm);
+                addRelative(row, RelativeMlp, s.om2, s.oo);
+                if (isOdd(s)) odd[static_cast<std::size_t>(b)] = 1;
+            }
+            blocks[static_cast<std::size_t>(block)][span.row] = row;
         }
-    }
+    });
+    for (std::size_t b = 0; b < spans.size(); ++b)
+        for (std::int64_t t = spans[b].begin; odd[b] && t < spans[b].end; ++t) {
+            const auto& s = sums[static_cast<std::size_t>(static_cast<std::int64_t>(b) * tokens + t)];
+            if (isOdd(s)) noteToken(block, spans[b].row, t - spans[b].begin, s);
+        }
 }
 
 void SimilarityCollector::Data::noteToken(int block, std::size_t row, std::int64_t token, const kernels::TokenSums& sums) {
@@ -173,12 +208,14 @@ void SimilarityCollector::Data::addPoint(int point, const torch::Tensor& x_BTD) 
     const auto extents = kernels::tokenExtents(x_BTD.reshape({-1, x_BTD.size(2)}));
     for (std::size_t b = 0; b < spans.size(); ++b) {
         StreamRow row;
+        std::int64_t where = -1;
         for (std::int64_t t = spans[b].begin; t < spans[b].end; ++t) {
             const auto& extent = extents[static_cast<std::size_t>(static_cast<std::int64_t>(b) * tokens + t)];
             row.norm += std::sqrt(extent.squaredNorm);
             row.count += 1;
-            if (extent.largest > row.largest) row.largest = extent.largest, row.channel = extent.channel;
+            if (extent.largest > row.largest) row.largest = extent.largest, where = t;
         }
+        if (where >= 0) row.channel = x_BTD[static_cast<std::int64_t>(b)][where].abs().argmax().item<std::int64_t>();
         points[static_cast<std::size_t>(point)][spans[b].row] = row;
     }
 }
@@ -213,26 +250,25 @@ void SimilarityCollector::Data::addWindows(std::size_t index) {
         if (!own.points[point].defined()) own.points[point] = own.points[point - 1];
     if (own.points.size() < 2 || !own.points[0].defined()) return;
     const auto cosines = kernels::pairCosines(own.points);
-    const std::int64_t pairs = cosines.size(1);
-    const double* cosine = cosines.data_ptr<double>();
+    const auto pairs = static_cast<std::size_t>(cosines.size(1));
+    std::vector<const double*> starts;
+    const double* next = cosines.data_ptr<double>();
     for (const std::int64_t count : own.counts) {
-        for (std::int64_t pair = 0; pair < pairs; ++pair) {
-            double sum = 0, valid = 0, angle = 0, angles = 0;
-            for (std::int64_t t = 0; t < count; ++t) {
-                const double value = cosine[t * pairs + pair];
-                if (std::isnan(value)) continue;
-                sum += value;
-                valid += 1;
-                if (options.angularTokens == AngularTokens::Last && t + 1 < count) continue;
-                angle += std::acos(std::clamp(value, -1.0, 1.0)) / std::numbers::pi;
-                angles += 1;
-            }
-            WindowCell& cell = cells[static_cast<std::size_t>(pair)];
-            if (valid > 0) cell.cosine.add(sum, valid), cell.cosineCounts.add(valid);
-            if (angles > 0) cell.angle.add(angle, angles), cell.angleCounts.add(angles);
-        }
-        cosine += count * pairs;
+        starts.push_back(next);
+        next += count * static_cast<std::int64_t>(pairs);
         sampled += count;
+    }
+    std::vector<WindowRow> rows(starts.size());
+    at::parallel_for(0, static_cast<std::int64_t>(rows.size()), 1, [&](std::int64_t first, std::int64_t last) {
+        for (auto row = static_cast<std::size_t>(first); row < static_cast<std::size_t>(last); ++row)
+            rows[row] = windowRow(starts[row], own.counts[row], pairs, options.angularTokens);
+    });
+    for (const WindowRow& row : rows) {
+        for (std::size_t pair = 0; pair < pairs; ++pair) {
+            WindowCell& cell = cells[pair];
+            if (row.valid[pair] > 0) cell.cosine.add(row.sum[pair], row.valid[pair]), cell.cosineCounts.add(row.valid[pair]);
+            if (row.angles[pair] > 0) cell.angle.add(row.angle[pair], row.angles[pair]), cell.angleCounts.add(row.angles[pair]);
+        }
     }
 }
 

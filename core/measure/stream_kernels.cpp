@@ -71,26 +71,53 @@ template <class T> RESECT_INLINE TokenExtent extent(const T* x, std::int64_t siz
         squares += value * value;
         largest = magnitude > largest ? magnitude : largest;
     }
-    std::int64_t channel = 0;
-    while (channel + 1 < size && std::abs(wide(x[channel])) != largest) ++channel;
-    return {squares, largest, channel};
+    return {squares, largest};
 }
 RESECT_CLONES TokenExtent extentOf(const float* x, std::int64_t size) { return extent(x, size); }
 RESECT_CLONES TokenExtent extentOf(const double* x, std::int64_t size) { return extent(x, size); }
 RESECT_CLONES TokenExtent extentOf(const Bf16* x, std::int64_t size) { return extent(x, size); }
 
-/// All cosines of one token; `norms` has room for one number per state.
-template <class T> RESECT_INLINE void cosines(const T* const* states, std::int64_t numStates, std::int64_t size, double* norms, double* out) {
-    for (std::int64_t i = 0; i < numStates; ++i) norms[i] = std::sqrt(product(states[i], states[i], size));
-    for (std::int64_t i = 0; i < numStates; ++i)
-        for (std::int64_t j = i + 1; j < numStates; ++j) {
-            const double scale = norms[i] * norms[j];
-            *out++ = scale > 0 && std::isfinite(scale) ? product(states[i], states[j], size) / scale : kNaN;
+/// All cosines of one token. `scratch` has room for the states and their norms in double, so that each is widened once.
+template <class T> RESECT_INLINE void cosines(const T* const* states, std::int64_t numStates, std::int64_t size, double* scratch, double* out) {
+    double* const norms = scratch + numStates * size;
+    for (std::int64_t i = 0; i < numStates; ++i) {
+        double* const x = scratch + i * size;
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (std::int64_t d = 0; d < size; ++d) {
+            x[d] = wide(states[i][d]);
+            sum += x[d] * x[d];
         }
+        norms[i] = std::sqrt(sum);
+    }
+    const auto cosine = [&](std::int64_t i, std::int64_t j, double sum) {
+        const double scale = norms[i] * norms[j];
+        return scale > 0 && std::isfinite(scale) ? sum / scale : kNaN;
+    };
+    for (std::int64_t i = 0; i < numStates; ++i) {
+        const double* const x = scratch + i * size;
+        std::int64_t j = i + 1;
+        for (; j + 4 <= numStates; j += 4) {  // four at a time share the loads of x
+            const double *a = scratch + j * size, *b = a + size, *c = b + size, *e = c + size;
+            double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+            for (std::int64_t d = 0; d < size; ++d) {
+                s0 += x[d] * a[d];
+                s1 += x[d] * b[d];
+                s2 += x[d] * c[d];
+                s3 += x[d] * e[d];
+            }
+            *out++ = cosine(i, j, s0);
+            *out++ = cosine(i, j + 1, s1);
+            *out++ = cosine(i, j + 2, s2);
+            *out++ = cosine(i, j + 3, s3);
+        }
+        for (; j < numStates; ++j) *out++ = cosine(i, j, product(x, static_cast<const double*>(scratch + j * size), size));
+    }
 }
-RESECT_CLONES void cosinesOf(const float* const* s, std::int64_t p, std::int64_t d, double* norms, double* out) { cosines(s, p, d, norms, out); }
-RESECT_CLONES void cosinesOf(const double* const* s, std::int64_t p, std::int64_t d, double* norms, double* out) { cosines(s, p, d, norms, out); }
-RESECT_CLONES void cosinesOf(const Bf16* const* s, std::int64_t p, std::int64_t d, double* norms, double* out) { cosines(s, p, d, norms, out); }
+RESECT_CLONES void cosinesOf(const float* const* s, std::int64_t p, std::int64_t d, double* scratch, double* out) { cosines(s, p, d, scratch, out); }
+RESECT_CLONES void cosinesOf(const double* const* s, std::int64_t p, std::int64_t d, double* scratch, double* out) { cosines(s, p, d, scratch, out); }
+RESECT_CLONES void cosinesOf(const Bf16* const* s, std::int64_t p, std::int64_t d, double* scratch, double* out) { cosines(s, p, d, scratch, out); }
 
 template <class T> RESECT_INLINE void columnSums(const T* x, std::int64_t rows, std::int64_t stride, std::int64_t columns, double* absolute, double* squares) {
     for (std::int64_t t = 0; t < rows; ++t, x += stride) {
@@ -174,11 +201,10 @@ std::vector<TokenExtent> tokenExtents(const torch::Tensor& x_MD) {
 
 std::vector<TokenExtent> plainTokenExtents(const torch::Tensor& x_MD) {
     const auto x = doubles(x_MD);
-    const auto [largest, channel] = x.abs().max(-1);
-    const auto squares = rowProducts(x, x).to(torch::kCPU), largestCpu = largest.to(torch::kCPU), channelCpu = channel.to(torch::kCPU);
+    const auto squares = rowProducts(x, x).to(torch::kCPU), largest = x.abs().amax(-1).to(torch::kCPU);
     std::vector<TokenExtent> result(static_cast<std::size_t>(x.size(0)));
     for (std::size_t t = 0; t < result.size(); ++t)
-        result[t] = {squares.data_ptr<double>()[t], largestCpu.data_ptr<double>()[t], channelCpu.data_ptr<std::int64_t>()[t]};
+        result[t] = {squares.data_ptr<double>()[t], largest.data_ptr<double>()[t]};
     return result;
 }
 
@@ -194,10 +220,10 @@ torch::Tensor pairCosines(const std::vector<torch::Tensor>& states) {
         using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
         at::parallel_for(0, tokens, grain(pairs * size), [&](std::int64_t begin, std::int64_t end) {
             std::vector<const T*> pointers(held.size());
-            std::vector<double> norms(held.size());
+            std::vector<double> scratch(held.size() * static_cast<std::size_t>(size + 1));
             for (std::int64_t t = begin; t < end; ++t) {
                 for (std::size_t i = 0; i < held.size(); ++i) pointers[i] = data<T>(held[i]) + t * size;
-                cosinesOf(pointers.data(), numStates, size, norms.data(), out + t * pairs);
+                cosinesOf(pointers.data(), numStates, size, scratch.data(), out + t * pairs);
             }
         });
     });

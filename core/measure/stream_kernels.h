@@ -19,10 +19,9 @@ struct TokenSums {
 std::vector<TokenSums> tokenSums(const torch::Tensor& h_MD, const torch::Tensor& m_MD, const torch::Tensor& o_MD);
 std::vector<TokenSums> plainTokenSums(const torch::Tensor& h_MD, const torch::Tensor& m_MD, const torch::Tensor& o_MD);
 
-/// Squared norm and largest magnitude of each token, and the channel where it is.
+/// Squared norm and largest magnitude of each token.
 struct TokenExtent {
     double squaredNorm = 0, largest = 0;
-    std::int64_t channel = 0;
 };
 std::vector<TokenExtent> tokenExtents(const torch::Tensor& x_MD);
 std::vector<TokenExtent> plainTokenExtents(const torch::Tensor& x_MD);

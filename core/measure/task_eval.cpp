@@ -58,7 +58,7 @@ ExactResult evaluateExact(const LanguageModel& model, const Tokenizer& tokenizer
     const auto prompt = tokenizer.encode(task.prompt, SpecialTokens::Add);
     SamplingOptions options;
     options.maxNewTokens = static_cast<int>(tokenizer.encode(" " + task.answer, SpecialTokens::Omit).size()) + 2;
-    const std::vector<std::int64_t> generated = generate(model, prompt, options, job);
+    const std::vector<std::int64_t> generated = generate(model, prompt, options, JobContext(job.stopToken(), {}));  // progress counts tasks
     // Decoded together with the prompt, so that a space at the seam is not lost.
     std::vector<std::int64_t> whole(prompt.begin(), prompt.end());
     const std::string before = tokenizer.decode(whole);
