@@ -1,5 +1,6 @@
 #include "app/window/main_window.h"
 #include "app/window/tour.h"
+#include "widgets/plots/theme.h"
 
 #include <QApplication>
 #include <QCommandLineParser>
