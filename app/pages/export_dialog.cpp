@@ -179,11 +179,11 @@ QWidget* ExportDialog::makeShapeStep() {
         m_ways->addButton(button, id++);
         layout->addWidget(button);
         auto* help = makeLabel(way.help, "help", page);
-        help->setContentsMargins(24, 0, 0, 0);
+        help->setIndent(24);
         layout->addWidget(help);
         if (const std::int64_t bytes = bytesOf(QLatin1String(way.id)); bytes > 0 && way.offered) {
             auto* size = makeLabel(tr("about %1 in the stored number format").arg(bytesText(bytes)), "help", page);
-            size->setContentsMargins(24, 0, 0, 6);
+            size->setIndent(24);
             layout->addWidget(size);
         }
     }

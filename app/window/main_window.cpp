@@ -224,7 +224,8 @@ void MainWindow::refreshDocument() {
 void MainWindow::refreshData() {
     const auto& data = m_document.data();
     m_dataButton->setEnabled(m_document.model());
-    m_dataButton->setText(data.file.empty() ? tr("Calibration: choose a text...")
+    m_dataButton->setText(!m_document.model() ? tr("Calibration")
+                          : data.file.empty() ? tr("Calibration: choose a text...")
                                             : tr("Calibration: %1 %2 x %3").arg(QFileInfo(fromStd(data.file)).completeBaseName(), data.maxRows > 0 ? QString::number(data.maxRows) : tr("all")).arg(data.rowLength));
     m_dataButton->setToolTip(data.file.empty() ? tr("The text that measuring and preview run on") : tr("%1\n%2 rows of %3 tokens").arg(fromStd(data.file), data.maxRows > 0 ? tr("at most %L1").arg(data.maxRows) : tr("all")).arg(data.rowLength));
 }
@@ -316,7 +317,7 @@ void MainWindow::applyLayout(const QString& name) {
     else show(true, true, true);
     // Narrow windows: the plan shares its place with the structure.
     if (width() < 1280 && m_structureDock->isVisibleTo(this) && m_planDock->isVisibleTo(this)) tabifyDockWidget(m_structureDock, m_planDock);
-    resizeDocks({m_structureDock, m_planDock}, {unit * 22, unit * 23}, Qt::Horizontal);
+    resizeDocks({m_structureDock, m_planDock}, {unit * 24, unit * 24}, Qt::Horizontal);
     const bool tall = name == QLatin1String("recover") || name == QLatin1String("compare");
     resizeDocks({m_bottomDock}, {tall ? height() / 2 : unit * 12}, Qt::Vertical);
     m_layouts.insert(QStringLiteral("last"), name.toUtf8());

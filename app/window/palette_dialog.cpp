@@ -48,6 +48,7 @@ PaletteDialog::PaletteDialog(const QList<QAction*>& actions, Document& document,
     layout->addWidget(m_line);
     layout->addWidget(m_list);
     m_list->setUniformItemSizes(true);
+    m_list->setIconSize({unit, unit});
     m_line->installEventFilter(this);
     connect(m_line, &QLineEdit::textChanged, this, &PaletteDialog::refresh);
     connect(m_line, &QLineEdit::returnPressed, this, &PaletteDialog::choose);
@@ -76,6 +77,9 @@ void PaletteDialog::refresh(const QString& text) {
         item->setData(Qt::UserRole + 1, QVariant::fromValue(*ref));
     }
     const QStringList words = text.split(QLatin1Char(' '), Qt::SkipEmptyParts);
+    QPixmap nothing(16, 16);   // keeps the names of commands without a picture in line with the others
+    nothing.fill(Qt::transparent);
+    const QIcon blank(nothing);
     for (int i = 0; i < m_actions.size(); ++i) {
         const QAction* action = m_actions[i];
         const QString name = action->text().remove(QLatin1Char('&'));
@@ -83,7 +87,7 @@ void PaletteDialog::refresh(const QString& text) {
         const bool matches = std::all_of(words.begin(), words.end(), [&](const QString& word) { return haystack.contains(word, Qt::CaseInsensitive); });
         if (!matches) continue;
         const QString keys = action->shortcut().toString(QKeySequence::NativeText);
-        auto* item = new QListWidgetItem(action->icon(), keys.isEmpty() ? name : QStringLiteral("%1    %2").arg(name, keys), m_list);
+        auto* item = new QListWidgetItem(action->icon().isNull() ? blank : action->icon(), keys.isEmpty() ? name : QStringLiteral("%1    %2").arg(name, keys), m_list);
         item->setData(Qt::UserRole, i);
         if (!action->isEnabled()) item->setFlags(item->flags() & ~Qt::ItemIsEnabled);
     }

@@ -106,7 +106,9 @@ QWidget* RunsDock::makeRecovery() {
     m_table->setItemDelegateForColumn(RunList::Progress, new ProgressDelegate(m_table));
     m_table->setAccessibleName(tr("Recovery runs"));
     m_table->horizontalHeader()->setHighlightSections(false);
-    m_table->horizontalHeader()->resizeSections(QHeaderView::ResizeToContents);
+    const int unit = fontMetrics().height();
+    const int widths[RunList::ColumnCount] = {14, 9, 11, 5, 6, 6, 6, 7, 7, 9};
+    for (int column = 0; column < RunList::ColumnCount; ++column) m_table->setColumnWidth(column, widths[column] * unit);
     leftLayout->addWidget(m_table, 1);
     m_runWords = makeLabel(QString(), "muted", left);
     leftLayout->addWidget(m_runWords);
@@ -122,8 +124,7 @@ QWidget* RunsDock::makeRecovery() {
     buttons->addStretch();
     leftLayout->addLayout(buttons);
     m_curves = new RunCurveView(splitter);
-    splitter->setStretchFactor(0, 2);
-    splitter->setStretchFactor(1, 3);
+    splitter->setSizes({45 * unit, 55 * unit});
 
     connect(m_pause, &QPushButton::clicked, this, &RunsDock::pauseOrResume);
     connect(m_stop, &QPushButton::clicked, this, &RunsDock::stopAndKeep);

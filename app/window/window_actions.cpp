@@ -262,6 +262,8 @@ void MainWindow::buildToolBar() {
     analyse->setPopupMode(QToolButton::InstantPopup);
     analyse->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
     m_toolBar->addWidget(analyse);
+    analyse->setEnabled(m_document.model());
+    connect(&m_document, &Document::modelChanged, analyse, [this, analyse] { analyse->setEnabled(m_document.model()); });
     connect(&ThemeNotifier::instance(), &ThemeNotifier::changed, analyse, [analyse] { analyse->setIcon(icon(QStringLiteral("measure"))); });
     analyse->setIcon(icon(QStringLiteral("measure")));
     m_toolBar->addAction(m_actions.value("preview"));

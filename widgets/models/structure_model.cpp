@@ -253,7 +253,8 @@ QVariant StructureModel::data(const QModelIndex& index, int role) const {
         QStringList lines{node.isGroup() ? nameOf(node) : text(node.ref)};
         lines[0][0] = lines[0][0].toUpper();
         if (const QString detail = detailOf(node); !detail.isEmpty()) lines[0] += QStringLiteral(": ") + detail;
-        lines << tr("%L1 parameters").arg(static_cast<qint64>(std::round(parametersOf(node))));
+        const QString share = data(index.siblingAtColumn(Share), Qt::DisplayRole).toString();
+        lines << tr("%L1 parameters").arg(static_cast<qint64>(std::round(parametersOf(node)))) + (share.isEmpty() ? QString() : tr(", %1 of the model").arg(share));
         if (dropStateOf(node) == DropState::Dropped) lines << tr("Dropped by the plan");
         if (dropStateOf(node) == DropState::Partly) lines << tr("Partly dropped by the plan");
         if (index.column() == Score && !m_scoreHelp.isEmpty()) lines << m_scoreHelp;
@@ -307,7 +308,7 @@ QVariant StructureModel::headerData(int section, Qt::Orientation orientation, in
     switch (section) {
     case Name: return tr("Part");
     case Keep: return tr("Keep");
-    case Parameters: return tr("Parameters");
+    case Parameters: return tr("Weights");
     case Share: return tr("Share");
     case Score: return m_scoreTitle.isEmpty() ? tr("Score") : m_scoreTitle;
     default: return {};

@@ -47,13 +47,10 @@ void PlanDelegate::paint(QPainter* painter, const QStyleOptionViewItem& given, c
     const bool selected = option.state & QStyle::State_Selected, on = index.data(PlanModel::EnabledRole).toBool();
     painter->save();
     style->drawPrimitive(QStyle::PE_PanelItemViewItem, &option, painter, option.widget);
-    QStyleOptionButton box;
-    box.rect = checkRect(option);
-    box.palette = option.palette;
-    box.state = QStyle::State_Enabled | (on ? QStyle::State_On : QStyle::State_Off);
-    style->drawPrimitive(QStyle::PE_IndicatorItemViewItemCheck, &box, painter, option.widget);
+    const QRect box = checkRect(option);
+    drawCheckBox(*painter, box, on ? Qt::Checked : Qt::Unchecked);
 
-    const int left = box.rect.right() + 7, lineHeight = option.fontMetrics.height();
+    const int left = box.right() + 7, lineHeight = option.fontMetrics.height();
     int right = option.rect.right() - 6;
     const QString severity = index.data(PlanModel::SeverityRole).toString();
     if (!severity.isEmpty()) {
@@ -171,8 +168,9 @@ PlanView::PlanView(Document& document, QWidget* parent) : QWidget(parent), m_doc
     scroll->setWidgetResizable(true);
     scroll->setFrameShape(QFrame::NoFrame);
     scroll->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
-    splitter->setStretchFactor(0, 2);
-    splitter->setStretchFactor(1, 3);
+    splitter->setStretchFactor(0, 1);
+    splitter->setStretchFactor(1, 2);
+    splitter->setSizes({fontMetrics().height() * 14, fontMetrics().height() * 28});
 
     connect(m_previewCancel, &QPushButton::clicked, this, &PlanView::cancelPreviewRequested);
     connect(m_costs, &QAbstractItemModel::modelReset, this, &PlanView::refresh);

@@ -38,13 +38,7 @@ void StructureDelegate::paint(QPainter* painter, const QStyleOptionViewItem& giv
         style->drawPrimitive(QStyle::PE_PanelItemViewItem, &option, painter, option.widget);
         const QVariant check = index.data(Qt::CheckStateRole);
         if (check.isValid()) {
-            QStyleOptionButton box;
-            box.rect = boxRect(option, option.widget);
-            box.palette = option.palette;
-            box.state = QStyle::State_Enabled;
-            const auto state = static_cast<Qt::CheckState>(check.toInt());
-            box.state |= state == Qt::Checked ? QStyle::State_On : state == Qt::PartiallyChecked ? QStyle::State_NoChange : QStyle::State_Off;
-            style->drawPrimitive(QStyle::PE_IndicatorItemViewItemCheck, &box, painter, option.widget);
+            drawCheckBox(*painter, boxRect(option, option.widget), static_cast<Qt::CheckState>(check.toInt()));
         }
     } else {
         const QVariant score = index.column() == StructureModel::Score ? index.data(StructureModel::ScoreRole) : QVariant();
@@ -121,6 +115,7 @@ StructureView::StructureView(Document& document, SelectionModel& selection, QWid
     header->setMinimumSectionSize(fontMetrics().horizontalAdvance(QStringLiteral("00.0 %")));
     for (int column = StructureModel::Keep; column < StructureModel::ColumnCount; ++column) header->setSectionResizeMode(column, QHeaderView::ResizeToContents);
     header->setSectionHidden(StructureModel::Score, true);
+    m_tree->setIndentation(fontMetrics().height() * 4 / 5);
 
     auto* layout = new QVBoxLayout(this);
     layout->setContentsMargins(4, 4, 4, 0);
@@ -145,6 +140,12 @@ StructureView::StructureView(Document& document, SelectionModel& selection, QWid
     connect(m_model, &QAbstractItemModel::modelReset, this, &StructureView::expandAtFirst);
     connect(&document, &Document::modelChanged, this, [this] { m_tree->header()->setSectionHidden(StructureModel::Score, true); });
     expandAtFirst();
+}
+
+void StructureView::resizeEvent(QResizeEvent* event) {
+    QWidget::resizeEvent(event);
+    // In a narrow dock the names need the room; the share is in the tool tip as well.
+    m_tree->header()->setSectionHidden(StructureModel::Share, width() < fontMetrics().height() * 26);
 }
 
 void StructureView::expandAtFirst() {

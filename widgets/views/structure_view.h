@@ -40,6 +40,9 @@ Q_SIGNALS:
     void opened(const resect::ui::ComponentRef& ref);        ///< double click
     void menuRequested(const QPoint& globalPosition);
 
+protected:
+    void resizeEvent(QResizeEvent* event) override;
+
 private:
     void takeTreeSelection();
     void showSelection();

@@ -96,6 +96,23 @@ void setStyleProperty(QWidget* widget, const char* name, const QVariant& value) 
     widget->style()->polish(widget);
 }
 
+void drawCheckBox(QPainter& painter, const QRect& rect, Qt::CheckState state) {
+    const Theme& theme = currentTheme();
+    painter.save();
+    painter.setRenderHint(QPainter::Antialiasing);
+    const QRectF box = QRectF(rect).adjusted(0.5, 0.5, -0.5, -0.5);
+    painter.setPen(QPen(theme.mutedText, 1));
+    painter.setBrush(theme.background);
+    painter.drawRoundedRect(box, 2, 2);
+    if (state == Qt::PartiallyChecked) painter.fillRect(box.adjusted(box.width() / 4, box.height() / 4, -box.width() / 4, -box.height() / 4), theme.text);
+    if (state == Qt::Checked) {
+        painter.setPen(QPen(theme.text, 1.8, Qt::SolidLine, Qt::RoundCap, Qt::RoundJoin));
+        const auto at = [&](double x, double y) { return box.topLeft() + QPointF(x * box.width(), y * box.height()); };
+        painter.drawPolyline(QPolygonF({at(0.22, 0.52), at(0.43, 0.74), at(0.80, 0.26)}));
+    }
+    painter.restore();
+}
+
 QString verdictWords(const std::string& verdict) {
     if (verdict == "opens") return QObject::tr("opens");
     if (verdict == "padded") return QObject::tr("opens after padding");

@@ -25,6 +25,9 @@ QLabel* makeLabel(const QString& text, const char* role = nullptr, QWidget* pare
 /// Sets a property that the style sheet asks for, and styles the widget anew.
 void setStyleProperty(QWidget* widget, const char* name, const QVariant& value);
 
+/// A check box that can be seen in both themes (Fusion's outline all but vanishes on dark backgrounds).
+void drawCheckBox(QPainter& painter, const QRect& rect, Qt::CheckState state);
+
 /// Words of a runtime's verdict: "opens", "opens after padding", "needs code beside it", "does not open".
 QString verdictWords(const std::string& verdict);
 
