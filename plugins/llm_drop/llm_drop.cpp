@@ -1,5 +1,6 @@
 #include "plugins/llm_drop/llm_drop.h"
 
+#include "core/base/error.h"
 #include "core/measure/perplexity.h"
 #include "core/measure/similarity.h"
 
@@ -146,21 +147,35 @@ void warnAboutScale(Report& report, const SimilarityScores& scores) {
     }
 }
 
+/// The mean loss with the cut in place; NaN when the job was stopped before all rows were run.
+double lossUnder(ModelRun& run, const Cut& cut, const JobContext& job) {
+    struct Restore {
+        ModelRun& run;
+        ~Restore() { run.setCut({}); }
+    } restore{run};
+    run.setCut(cut);
+    try {
+        const Perplexity result = measurePerplexity(run, Positions::All, JobContext(job.stopToken(), {}));
+        return result.rowsDone == result.rowsTotal ? result.loss : kNaN;
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::Stopped) throw;
+        return kNaN;
+    }
+}
+
 /// Rise of the mean loss when one block is absent (Shortened LLaMA, arXiv 2402.02834, as a difference of losses).
 void addDeltaLoss(Report& report, ModelRun& run, const JobContext& job) {
     const int numBlocks = run.shape().numBlocks();
-    const Perplexity whole = measurePerplexity(run, Positions::All, job);
+    const double whole = lossUnder(run, {}, job);
     UnitScores scores{std::vector<double>(static_cast<std::size_t>(numBlocks), kNaN), {}};
     for (int block = 0; block < numBlocks && !job.stopped(); ++block) {
         Cut cut = emptyCut(run.shape());
         cut.blocks[static_cast<std::size_t>(block)].block = true;
-        run.setCut(cut);
-        const Perplexity without = measurePerplexity(run, Positions::All, job);
-        if (without.rowsDone == without.rowsTotal) scores.score[static_cast<std::size_t>(block)] = without.loss - whole.loss;
+        scores.score[static_cast<std::size_t>(block)] = lossUnder(run, cut, job) - whole;
         job.progress({block + 1.0, static_cast<double>(numBlocks), "blocks", "loss without each block"});
     }
-    run.setCut({});
-    report.datasets.push_back(bars("delta_loss/block", "Loss without the block", "nats", "How much the mean loss per token rises when this block is left out.", "block", scores, whole.rowsDone));
+    report.datasets.push_back(bars("delta_loss/block", "Loss without the block", "nats", "How much the mean loss per token rises when this block is left out.", "block", scores,
+                                   static_cast<std::int64_t>(run.data().rows.size())));
 }
 
 }  // namespace
