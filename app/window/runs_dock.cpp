@@ -78,7 +78,7 @@ QWidget* RunsDock::makeRecovery() {
     m_content = new QWidget(this);
     auto* outer = new QVBoxLayout(m_content);
     outer->setContentsMargins(4, 4, 4, 4);
-    m_empty = makeLabel(tr("No runs yet. Recovery repairs a cut model with a little training. <a href=\"recover\">How long would it take?</a>"), "muted", m_content);
+    m_empty = makeLabel(QString(), "muted", m_content);
     m_empty->setAlignment(Qt::AlignCenter);
     connect(m_empty, &QLabel::linkActivated, this, [this] { Q_EMIT recoverRequested(); });
     outer->addWidget(m_empty, 1);
@@ -169,6 +169,7 @@ QWidget* RunsDock::makeRecovery() {
         if (RunFollower* run = currentRun()) m_runs.setShown(run->folder(), true);
         refreshButtons();
     });
+    connect(&ThemeNotifier::instance(), &ThemeNotifier::changed, this, &RunsDock::refreshButtons);
     refreshButtons();
     return m_content;
 }
@@ -206,6 +207,7 @@ RunFollower* RunsDock::currentRun() const {
 void RunsDock::refreshButtons() {
     const bool any = m_runs.size() > 0;
     m_empty->setVisible(!any);
+    m_empty->setText(tr("No runs yet. Recovery repairs a cut model with a little training. <a href=\"recover\" style=\"color:%1\">How long would it take?</a>").arg(currentTheme().accent.name()));
     m_table->parentWidget()->parentWidget()->setVisible(any);
     const RunFollower* run = currentRun();
     const bool live = run && (run->life() == RunFollower::Life::Live || run->life() == RunFollower::Life::Silent);

@@ -79,7 +79,8 @@ private:
 
     bool open() {
         m_window->client().start();
-        if (!check(waitFor([&] { return m_window->client().state() == WorkerClient::State::Ready; }, 60), QStringLiteral("the worker answers"))) return false;
+        waitFor([&] { return m_window->client().state() == WorkerClient::State::Ready || m_window->client().state() == WorkerClient::State::Failed; }, 60);
+        if (!check(m_window->client().state() == WorkerClient::State::Ready, QStringLiteral("the worker answers"))) return false;
         QElapsedTimer timer;
         timer.start();
         if (m_checkpoint.isEmpty()) m_window->session().openDemo();
