@@ -18,7 +18,9 @@ struct BlockStream::Data {
     Cut cut;
 };
 
-BlockStream::BlockStream(const Checkpoint& checkpoint, const LoadOptions& options) : m_data(std::make_unique<Data>(checkpoint, options)) {}
+BlockStream::BlockStream(const Checkpoint& checkpoint, const LoadOptions& options) : m_data(std::make_unique<Data>(checkpoint, options)) {
+    configureRuntime(0);
+}
 BlockStream::~BlockStream() = default;
 
 const ModelShape& BlockStream::shape() const noexcept { return m_data->model.shape(); }

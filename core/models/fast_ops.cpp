@@ -227,6 +227,8 @@ struct HeadLoss : Function<HeadLoss> {
         return torch::tensor(static_cast<float>(loss), torch::kFloat32);
     }
     static variable_list backward(AutogradContext* context, variable_list gradients) {
+        TORCH_CHECK(context->saved_data.count("spent") == 0, "the head loss can be differentiated once");
+        context->saved_data["spent"] = true;
         const float scale = gradients[0].item<float>();
         const auto take = [&](const char* name) {
             Tensor gradient = context->saved_data[name].toTensor();

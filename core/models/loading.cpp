@@ -77,6 +77,7 @@ WeightSource checkpointWeights(const Checkpoint& checkpoint, const LoadOptions& 
 }
 
 std::unique_ptr<LanguageModel> LanguageModel::load(const Checkpoint& checkpoint, const LoadOptions& options, const JobContext& job) {
+    configureRuntime(0);
     const Anatomy anatomy = Anatomy::of(checkpoint);
     const ModelShape& shape = anatomy.shape();
     requireMemory(shape, options, checkpoint.folder().string());
@@ -84,6 +85,7 @@ std::unique_ptr<LanguageModel> LanguageModel::load(const Checkpoint& checkpoint,
 }
 
 std::unique_ptr<LanguageModel> LanguageModel::random(const ModelShape& shape, const LoadOptions& options, double std, std::uint64_t seed) {
+    configureRuntime(0);
     requireMemory(shape, options, shape.modelType);
     auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
     const WeightSource source = [&](const ExpectedTensor& wanted) {

@@ -59,18 +59,22 @@ torch::ScalarType parseDtype(const std::string& text) {
 }
 
 void configureRuntime(int threads) {
-    static std::once_flag once;
-    std::call_once(once, [threads] {
+    static std::once_flag memory, defaultThreads;
+    std::call_once(memory, [] {
         // Freed memory is kept: page faults on fresh tensors cost more than the arithmetic on them.
         mallopt(M_MMAP_MAX, 0);
         mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
         mallopt(M_TOP_PAD, 64 << 20);
-        at::set_num_threads(threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency()));
         // OpenBLAS's own threads would fight with OpenMP's for the cores; products are split over OpenMP's by our own code.
         if (void* symbol = dlsym(RTLD_DEFAULT, "openblas_set_num_threads")) {
             reinterpret_cast<void (*)(int)>(symbol)(1);
         }
     });
+    bool first = false;
+    std::call_once(defaultThreads, [&first] { first = true; });
+    if (threads > 0 || first) {
+        at::set_num_threads(threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+    }
 }
 
 void restartWithWaitPolicy(char** arguments) {

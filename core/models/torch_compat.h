@@ -1,5 +1,7 @@
 #pragma once
 // The LibTorch calls that differ between 1.13 and 2.x, or that exist only with CUDA. Nothing else in Resect asks for the version.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 #include <torch/torch.h>
 
 #ifdef RESECT_HAS_CUDA
@@ -30,7 +32,7 @@ inline torch::Tensor fusedAttention([[maybe_unused]] const torch::Tensor& q, [[m
                                     [[maybe_unused]] const torch::Tensor& v, [[maybe_unused]] const torch::Tensor& mask,
                                     [[maybe_unused]] double scale) {
 #if RESECT_TORCH_AT_LEAST(2, 1)
-    const auto maskOption = mask.defined() ? std::optional<torch::Tensor>(mask) : std::nullopt;
+    const auto maskOption = mask.defined() ? Optional<torch::Tensor>(mask) : Optional<torch::Tensor>();
     return at::scaled_dot_product_attention(q, k, v, maskOption, 0.0, /*is_causal=*/!mask.defined(), scale);
 #else
     TORCH_CHECK(false, "this LibTorch has no fused attention");

@@ -105,6 +105,13 @@ TEST(HeadLoss, ShowsANanInsteadOfHidingIt) {
     EXPECT_TRUE(std::isnan(ops::headLoss(hidden, torch::randn({9, 6}), torch::zeros({4}, torch::kInt64)).item<float>()));
 }
 
+TEST(HeadLoss, RefusesASecondBackwardPass) {  // its gradients are handed over, not kept
+    const auto hidden = torch::randn({4, 6}).requires_grad_(true);
+    const auto loss = ops::headLoss(hidden, torch::randn({9, 6}), torch::zeros({4}, torch::kInt64));
+    loss.backward({}, /*retain_graph=*/true);
+    EXPECT_THROW(loss.backward(), c10::Error);
+}
+
 TEST(HeadLoss, ChunksOfRowsAddUpToTheWhole) {  // 40,000 classes x 1,100 rows do not fit one chunk
     torch::manual_seed(1);
     const auto hidden = torch::randn({1100, 6}).requires_grad_(true), weight = torch::randn({40000, 6}).requires_grad_(true);
