@@ -103,6 +103,7 @@ public:
         prepareBase();
         readData();
         requireMemory();
+        if (m_start == Start::Resume) m_checkpoints = runCheckpoints(m_folder.checkpoints());
         auto state = startingState();
         if (!state.has_value()) measureReference();
         if (m_context.stopped()) return Trainer::End::Stopped;
@@ -205,10 +206,8 @@ void Session::requireMemory() {
     if (hasErrors(estimate.problems)) throw Error(ErrorCode::OutOfMemory, "memory", estimate.problems.front().message + " " + estimate.problems.front().advice);
 }
 
-/// The state of the newest checkpoint that belongs to this job; nullopt for a fresh start.
+/// The state of the newest of m_checkpoints, of which it drops those that cannot be read; nullopt for a fresh start.
 std::optional<TrainState> Session::startingState() {
-    if (m_start == Start::Fresh) return std::nullopt;
-    m_checkpoints = runCheckpoints(m_folder.checkpoints());
     while (!m_checkpoints.empty()) {
         const auto folder = m_checkpoints.back().folder;
         try {
@@ -220,6 +219,7 @@ std::optional<TrainState> Session::startingState() {
             if (error.code() == ErrorCode::Mismatch) throw;
             m_folder.log(LogLevel::Warning, std::string("Cannot continue from ") + error.what() + "; trying the one before.");
             m_checkpoints.pop_back();
+            if (m_checkpoints.empty()) throw Error(ErrorCode::Corrupt, m_folder.checkpoints().string(), "no checkpoint can be read; start a new run");
         }
     }
     return std::nullopt;
@@ -235,8 +235,8 @@ bool Session::restoreNewest(Trainee& trainee, std::optional<TrainState>& state) 
             break;
         } catch (const Error& error) {
             m_folder.log(LogLevel::Warning, std::string("Cannot continue from ") + error.what() + "; trying the one before.");
-            trainee.reset();
             m_checkpoints.pop_back();
+            if (m_checkpoints.empty()) throw Error(ErrorCode::Corrupt, m_folder.checkpoints().string(), "no checkpoint can be read; start a new run");
             state = startingState();
         }
     }

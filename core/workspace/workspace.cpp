@@ -56,6 +56,17 @@ fs::path absoluteCheckpoint(const Json& json, const fs::path& folder, const std:
     return stored;
 }
 
+/// Empty, or left behind by a create() that was cut short: nothing but our own empty subfolders.
+bool isUnused(const fs::path& folder) {
+    std::error_code ignored;
+    if (!fs::is_directory(folder, ignored)) return false;
+    for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+        const bool ours = std::find(std::begin(kFolders), std::end(kFolders), entry.path().filename().string()) != std::end(kFolders);
+        if (!ours || !fs::is_directory(entry.path(), ignored) || !fs::is_empty(entry.path(), ignored)) return false;
+    }
+    return true;
+}
+
 }  // namespace
 
 std::string MeasureKey::hex() const {
@@ -79,7 +90,7 @@ Workspace::Workspace(fs::path folder, WorkspaceInfo info, Json raw) : m_folder(s
 
 Workspace Workspace::create(const fs::path& folder, const WorkspaceInfo& info) {
     std::error_code ignored;
-    if (fs::exists(folder, ignored) && (!fs::is_directory(folder, ignored) || !fs::is_empty(folder, ignored)))
+    if (fs::exists(folder, ignored) && !isUnused(folder))
         throw Error(ErrorCode::BadInput, folder.string(), "expected a new or an empty folder, found one in use");
     for (const char* name : kFolders) makeFolder(folder / name);
     Workspace workspace(fs::absolute(folder), {}, Json::object());
@@ -111,9 +122,10 @@ Workspace Workspace::open(const fs::path& folder) {
 void Workspace::save(const WorkspaceInfo& info) {
     Json json = m_raw;
     json["resect_workspace"] = 1;
-    json["checkpoint"] = fs::absolute(info.checkpoint).string();
     std::error_code failed;
-    const fs::path beside = fs::relative(info.checkpoint, m_folder, failed);
+    const bool bound = !info.checkpoint.empty();  // a cache serves all checkpoints
+    const fs::path beside = bound ? fs::relative(info.checkpoint, m_folder, failed) : fs::path();
+    json["checkpoint"] = bound ? fs::absolute(info.checkpoint).string() : "";
     json["checkpoint_relative"] = failed ? "" : beside.string();
     json["fingerprint"] = info.fingerprint;
     json["selections"] = info.selections;

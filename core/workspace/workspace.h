@@ -23,7 +23,7 @@ MeasureKey keyOf(const Report& report);
 
 /// What workspace.json holds. The window's parts are opaque here.
 struct WorkspaceInfo {
-    std::filesystem::path checkpoint;   ///< the source, absolute
+    std::filesystem::path checkpoint;   ///< the source, absolute; empty for a cache that serves all checkpoints
     std::string fingerprint;            ///< of the source
     Json selections = Json::object();   ///< named selections: {name: [components]}
     Json layout;                        ///< the window's own

@@ -157,5 +157,17 @@ TEST_F(WorkspaceFolder, GivesEveryRunAFolderOfItsOwn) {
     EXPECT_THROW(workspace.exportFolder("../a"), Error);
 }
 
+TEST(Workspace, ServesAllCheckpointsWithoutOneOfItsOwn) {
+    const TempFolder folder;
+    Workspace::create(folder / "cache.resect", {});
+    EXPECT_TRUE(Workspace::open(folder / "cache.resect").info().checkpoint.empty());
+}
+
+TEST(Workspace, IsMadeInAFolderThatAnInterruptedAttemptLeft) {
+    const TempFolder folder;
+    std::filesystem::create_directories(folder / "w.resect" / "measures");
+    EXPECT_NO_THROW(Workspace::create(folder / "w.resect", {}));
+}
+
 }  // namespace
 }  // namespace resect
