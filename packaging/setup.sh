@@ -13,7 +13,7 @@ install_packages() {
         [[ -z $package || $package == \#* ]] && continue
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done <packaging/linux/packages.txt
-    [ ${#missing[@]} -eq 0 ] && return
+    if [ ${#missing[@]} -eq 0 ]; then return; fi
     local root=()
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null || {
@@ -40,6 +40,9 @@ build_all() {
 case $what in
 packages) install_packages ;;
 build) build_all ;;
-all) install_packages && build_all ;;
+all)
+    install_packages
+    build_all
+    ;;
 *) echo "usage: setup.sh [packages|build]" >&2; exit 2 ;;
 esac

@@ -1,0 +1,7 @@
+#include "core/base/version.h"
+
+namespace resect {
+
+const char* versionText() noexcept { return RESECT_VERSION; }
+
+}  // namespace resect
