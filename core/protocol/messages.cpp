@@ -19,7 +19,7 @@ RESECT_JSON_FIELDS(MeasureMessage, file, method, dataDescription, parameters, cr
                    datasets, notes)
 RESECT_JSON_FIELDS(CostMessage, parameters, activeParameters, bytes, bytesF32, bytesBf16, kvBytesPer1000,
                    prefillFlopsPerToken, decodeFlopsPerToken)
-RESECT_JSON_FIELDS(VerdictMessage, runtime, verdict, reasons)
+RESECT_JSON_FIELDS(VerdictMessage, runtime, verdict, reasons, evidence)
 RESECT_JSON_FIELDS(PlanProblemMessage, problem, edit, instead, insteadTitles)
 RESECT_JSON_FIELDS(PlanCheckMessage, legal, problems, titles, hash, uniform, before, after, verdicts, blocks)
 RESECT_JSON_FIELDS(PreviewMessage, rowsDone, rowsTotal, perplexity, perplexityLow, perplexityHigh, baseline, baselineLow,

@@ -135,6 +135,7 @@ struct VerdictMessage {
     std::string runtime;                       ///< transformers, vLLM, llama.cpp, PEFT
     std::string verdict;                       ///< opens, padded, code, no
     std::vector<std::string> reasons;
+    std::string evidence;                      ///< of a finished export: checked (this folder was opened in it here) or expected
 };
 
 struct PlanProblemMessage {

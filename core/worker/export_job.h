@@ -1,0 +1,36 @@
+#pragma once
+#include "core/export/hf_writer.h"
+#include "core/protocol/messages.h"
+#include "core/worker/opened.h"
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace resect {
+
+struct ExportRequest {
+    std::optional<EditPlan> plan;          ///< nullopt = the checkpoint as it is
+    std::filesystem::path to;              ///< a folder that does not exist yet
+    std::string way = "uniform";           ///< uniform, padded, zeroed, exact (uniform where possible, else with resect.json)
+    std::string dtype;                     ///< empty = as stored; f32, bf16, f16
+    std::uint64_t shardBytes = 5'000'000'000;
+    std::optional<protocol::DataMessage> data;  ///< text for the comparison; random token ids otherwise
+    Json provenance;                       ///< added to resect-plan.json (where the weights come from, metrics)
+};
+
+/// How far the logits of a written checkpoint are from those of the candidate, over the same tokens.
+struct LogitComparison {
+    double maxAbsError = 0;
+    double kl = 0;                         ///< mean over tokens, nats, KL(candidate || written)
+    std::int64_t tokens = 0;
+};
+
+/// Runs both block by block in f32, so that memory stays at one block each. `rows` are token ids of equal length.
+LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const Checkpoint& written, const std::vector<std::vector<std::int64_t>>& rows, const JobContext& job);
+
+/// Writes, reopens and compares before the folder gets its name: an export whose logits differ is refused and leaves nothing.
+/// Same dtype: max abs 1e-4; a narrower dtype: mean KL 0.01. Throws as exportHuggingFace, Internal when the comparison fails.
+protocol::ExportMessage exportChecked(const OpenedCheckpoint& source, const ExportRequest& request, const JobContext& job);
+
+}  // namespace resect

@@ -1,0 +1,93 @@
+#include "core/worker/logits.h"
+
+#include "core/base/error.h"
+#include "core/data/dataset.h"
+#include "core/models/tensor_file.h"
+
+#include <torch/torch.h>
+
+namespace resect {
+
+namespace {
+
+using Named = std::vector<std::pair<std::string, torch::Tensor>>;
+
+/// Keeps the embedding output and what leaves every block.
+class HiddenStates final : public Observer {
+public:
+    bool wants(TapPoint point, int block) const override { return point == TapPoint::BlockOutput || (point == TapPoint::BlockInput && block == 0); }
+    void observe(TapPoint, int, const torch::Tensor& value) override { states.push_back(value.detach()); }
+    std::vector<torch::Tensor> states;
+};
+
+TokenBatch readBatch(const LogitsRequest& request, std::int64_t vocabSize) {
+    TokenBatch batch;
+    if (!request.ids.empty()) {
+        batch.ids_BT = torch::tensor(request.ids, torch::kInt64).unsqueeze(0);
+    } else {
+        const std::string subject = request.input.string();
+        auto tensors = readTensors(request.input);
+        if (!tensors.contains("input_ids")) throw Error(ErrorCode::BadInput, subject + ": input_ids", "expected an integer tensor [B, T], found none");
+        batch.ids_BT = tensors["input_ids"].to(torch::kInt64);
+        if (batch.ids_BT.dim() == 1) batch.ids_BT = batch.ids_BT.unsqueeze(0);
+        if (batch.ids_BT.dim() != 2) throw Error(ErrorCode::BadInput, subject + ": input_ids", "expected [B, T], found " + std::to_string(batch.ids_BT.dim()) + " dimensions");
+        if (tensors.contains("attention_mask")) {
+            batch.mask_BT = tensors["attention_mask"].to(torch::kBool);
+            if (batch.mask_BT.sizes() != batch.ids_BT.sizes()) throw Error(ErrorCode::BadInput, subject + ": attention_mask", "expected the shape of input_ids");
+        }
+    }
+    if (batch.ids_BT.numel() == 0) throw Error(ErrorCode::BadInput, "input_ids", "expected at least one token, found none");
+    const auto low = batch.ids_BT.min().item<std::int64_t>(), high = batch.ids_BT.max().item<std::int64_t>();
+    if (low < 0 || high >= vocabSize)
+        throw Error(ErrorCode::BadInput, "input_ids", "expected ids from 0 to " + std::to_string(vocabSize - 1) + ", found " + std::to_string(low < 0 ? low : high));
+    return batch;
+}
+
+/// targets[t] = ids[t+1], ignored at the end of a row and where either side is padding.
+torch::Tensor nextTokens(const TokenBatch& batch) {
+    torch::Tensor targets_BT = torch::full_like(batch.ids_BT, kIgnoredTarget);
+    const auto last = batch.ids_BT.size(1) - 1;
+    targets_BT.narrow(1, 0, last).copy_(batch.ids_BT.narrow(1, 1, last));
+    if (batch.mask_BT.defined()) {
+        targets_BT.masked_fill_(~batch.mask_BT, kIgnoredTarget);
+        targets_BT.narrow(1, 0, last).masked_fill_(~batch.mask_BT.narrow(1, 1, last), kIgnoredTarget);
+    }
+    return targets_BT;
+}
+
+torch::Tensor plain(const torch::Tensor& tensor) { return tensor.detach().to(torch::kCPU, torch::kFloat32).contiguous(); }
+
+void addGradients(const OpenedCheckpoint& opened, const TokenBatch& batch, const Compute& compute, const JobContext& job, Named& results) {
+    LoadOptions options = opened.loadOptions(compute);
+    options.trainable = true;
+    const auto model = LanguageModel::load(opened.checkpoint(), options, job);
+    const TokenBatch there = batch.to(model->device());
+    const torch::Tensor loss = model->loss(there, nextTokens(there));
+    loss.backward();
+    results.emplace_back("loss", plain(loss));
+    model->visitParameters([&](const std::string& name, torch::Tensor& parameter) {
+        if (parameter.grad().defined()) results.emplace_back("grad." + name, plain(parameter.grad()));
+    });
+}
+
+}  // namespace
+
+Named computeLogits(OpenedCheckpoint& opened, const LogitsRequest& request, const Compute& compute, const JobContext& job) {
+    const TokenBatch batch = readBatch(request, opened.shape().vocabSize);
+    Named results;
+    {
+        const torch::InferenceMode guard;
+        const auto model = opened.model(compute, job);
+        const TokenBatch there = batch.to(model->device());
+        HiddenStates hidden;
+        torch::Tensor x_BTD = model->runBlocks(model->embed(there), there, 0, model->shape().numBlocks(), request.hiddenStates ? &hidden : nullptr);
+        x_BTD = model->finalNorm(x_BTD);
+        results.emplace_back("logits", plain(model->head(x_BTD)));
+        if (!hidden.states.empty()) hidden.states.back() = x_BTD;
+        for (std::size_t i = 0; i < hidden.states.size(); ++i) results.emplace_back("hidden_states." + std::to_string(i), plain(hidden.states[i]));
+    }
+    if (request.gradients) addGradients(opened, batch, compute, job, results);
+    return results;
+}
+
+}  // namespace resect

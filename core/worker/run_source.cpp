@@ -1,0 +1,58 @@
+#include "core/worker/run_source.h"
+
+#include "core/base/error.h"
+#include "core/checkpoint/checkpoint.h"
+#include "core/train/run.h"
+#include "core/train/trainee.h"
+
+#include <string>
+#include <unistd.h>
+
+namespace resect {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A folder that goes when the last copy of the source does.
+struct ScratchFolder {
+    fs::path path;
+    ~ScratchFolder() {
+        std::error_code ignored;
+        fs::remove_all(path, ignored);
+    }
+};
+
+Json provenanceOf(const fs::path& run, const fs::path& result) {
+    const protocol::RunStatus status = readStatus(run);
+    const RunJob job = readRunJob(run);
+    return {{"run",
+             {{"recipe", job.recipe},
+              {"parameters", job.parameters},
+              {"plan", job.plan},
+              {"sourceFingerprint", job.sourceFingerprint},
+              {"checkpoint", result.filename().string()},
+              {"step", status.step},
+              {"baselinePerplexity", status.baselinePerplexity},
+              {"cutPerplexity", status.cutPerplexity},
+              {"bestPerplexity", status.bestPerplexity},
+              {"recovery", status.recovery}}}};
+}
+
+}  // namespace
+
+ExportSource resolveExportSource(const fs::path& path, const JobContext& job) {
+    if (!fs::is_directory(path) || !fs::exists(path / "job.json")) return {path, {}, {}};
+    const fs::path result = runResult(path);
+    ExportSource source{result, provenanceOf(path, result), {}};
+    if (!fs::exists(result / "adapter_config.json")) return source;
+    auto scratch = std::make_shared<ScratchFolder>();
+    scratch->path = fs::temp_directory_path() / ("resect-merged-" + std::to_string(getpid()) + "-" + result.filename().string());
+    fs::remove_all(scratch->path);
+    mergeAdapter(Checkpoint::open(runBase(path)), result, scratch->path, job);
+    source.checkpoint = scratch->path;
+    source.scratch = scratch;
+    return source;
+}
+
+}  // namespace resect
