@@ -1,1 +1,59 @@
-int main() { return 0; }
+#include "app/cli/commands.h"
+#include "app/cli/common.h"
+#include "core/base/error.h"
+#include "core/base/log.h"
+#include "core/base/version.h"
+#include "core/models/runtime.h"
+#include "core/worker/failure.h"
+
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <iostream>
+
+namespace {
+
+void logToStderr() {
+    auto logger = spdlog::stderr_color_mt("resect");
+    logger->set_pattern("%^%l%$: %v");
+    resect::setLogSink([logger](resect::LogLevel level, std::string_view message) {
+        switch (level) {
+        case resect::LogLevel::Debug: logger->debug(message); break;
+        case resect::LogLevel::Info: logger->info(message); break;
+        case resect::LogLevel::Warning: logger->warn(message); break;
+        case resect::LogLevel::Error: logger->error(message); break;
+        }
+    });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    resect::restartWithWaitPolicy(argv);
+    logToStderr();
+    CLI::App app("Resect: surgery on transformer checkpoints. See what is redundant, cut it, train it back, export what other programs open.", "resect-cli");
+    app.set_version_flag("--version", std::string("resect-cli ") + resect::versionText());
+    app.require_subcommand(1);
+    app.footer("Examples:\n"
+               "  resect-cli inspect MODEL\n"
+               "  resect-cli measure llm-drop MODEL --data text.txt --out scores.h5\n"
+               "  resect-cli plan llm-drop MODEL --measure scores.h5 --set target=block --set count=2 --out plan.json\n"
+               "  resect-cli preview plan.json MODEL --data text.txt\n"
+               "  resect-cli recover lora MODEL --plan plan.json --data text.txt --out run\n"
+               "  resect-cli export run --to smaller-model --way uniform\n"
+               "Exit codes: 0 done, 2 usage, 3 bad input, 4 memory or disk, 5 stopped and kept, 1 our own fault.");
+    using namespace resect::cli;
+    for (const auto add : {addInspect, addMethods, addMeasure, addPlan, addVerdict, addPreview, addRecover, addRunCommands, addEval, addExport, addVerify,
+                           addLogits, addTokenize, addGenerate, addDemoText, addServe})
+        add(app);
+    try {
+        app.parse(argc, argv);
+        return currentExitCode();
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : 2;
+    } catch (const std::exception&) {
+        const resect::Error failure = resect::currentFailure();
+        std::cerr << "error: " << failure.what() << "\n";
+        return resect::exitCode(failure.code());
+    }
+}

@@ -1,0 +1,135 @@
+#include "app/cli/commands.h"
+#include "app/cli/common.h"
+#include "core/base/error.h"
+#include "core/base/numbers.h"
+#include "core/measure/perplexity.h"
+#include "core/measure/task_eval.h"
+#include "core/worker/describe.h"
+#include "core/worker/opened.h"
+#include "core/worker/run_source.h"
+
+#include <chrono>
+#include <iostream>
+
+namespace resect::cli {
+
+namespace {
+
+struct Options : Common {
+    std::string checkpoint, task;
+    protocol::DataMessage data;
+    std::int64_t maxTasks = 0;
+    bool secondHalf = false, bos = false, stream = false;
+};
+
+double secondsSince(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+
+Json perplexityOf(Options& options, OpenedCheckpoint& opened, const JobContext& job) {
+    const Compute compute{options.device, options.dtype};
+    const Dataset data = opened.data(options.data);
+    RunOptions run;
+    run.load = opened.loadOptions(compute);
+    run.streamBlocks = options.stream;
+    ModelRun modelRun(opened.checkpoint(), data, run, options.stream ? nullptr : opened.model(compute, job));
+    const auto start = std::chrono::steady_clock::now();
+    const Perplexity result = measurePerplexity(modelRun, options.secondHalf ? Positions::SecondHalf : Positions::All, job);
+    const double seconds = secondsSince(start);
+    std::int64_t tokens = 0;
+    for (std::int64_t row = 0; row < result.rowsDone; ++row) tokens += static_cast<std::int64_t>(data.rows[row].ids.size());
+    return {{"data", data.description},
+            {"positions", options.secondHalf ? "second half" : "all"},
+            {"perplexity", result.perplexity},
+            {"perplexityLow", result.low},
+            {"perplexityHigh", result.high},
+            {"loss", result.loss},
+            {"standardError", result.error},
+            {"scored", result.positions},
+            {"rowsDone", result.rowsDone},
+            {"rowsTotal", result.rowsTotal},
+            {"tokensPerSecond", seconds > 0 ? static_cast<double>(tokens) / seconds : 0},
+            {"problems", describe(data.problems)}};
+}
+
+Json accuracyJson(const Accuracy& accuracy) {
+    return {{"share", accuracy.share}, {"standardError", accuracy.error}, {"right", accuracy.right}, {"total", accuracy.total}};
+}
+
+Json tasksOf(Options& options, OpenedCheckpoint& opened, const JobContext& job) {
+    const TaskFile tasks = loadTasks(options.task, options.maxTasks);
+    const auto model = opened.model({options.device, options.dtype}, job);
+    const auto start = std::chrono::steady_clock::now();
+    const TaskScores scores = evaluateTasks(*model, opened.tokenizer(), tasks, options.bos ? ContextStart::Bos : ContextStart::Plain, job);
+    Json json{{"task", tasks.name}, {"tasksDone", scores.tasksDone}, {"tasksTotal", scores.tasksTotal}, {"seconds", secondsSince(start)}, {"problems", describe(tasks.problems)}};
+    if (scores.accuracy.total > 0) {
+        json["accuracy"] = accuracyJson(scores.accuracy);
+        json["accuracyNormalised"] = accuracyJson(scores.normalised);
+    }
+    if (scores.exact.total > 0) json["exactAnswers"] = accuracyJson(scores.exact);
+    return json;
+}
+
+void printAccuracy(const Json& json, const char* field, const char* title) {
+    if (!json.contains(field)) return;
+    const Json& accuracy = json[field];
+    std::cout << title << " " << toText(accuracy["share"].get<double>(), 4) << " +- " << toText(accuracy["standardError"].get<double>(), 2) << " ("
+              << accuracy["right"] << " of " << accuracy["total"] << ")\n";
+}
+
+void printText(const Json& json) {
+    if (json.contains("perplexity")) {
+        std::cout << json["data"].get<std::string>() << "\n";
+        std::cout << "perplexity " << toText(json["perplexity"].get<double>(), 6) << " (95 %: " << toText(json["perplexityLow"].get<double>(), 6) << " to "
+                  << toText(json["perplexityHigh"].get<double>(), 6) << "), loss " << toText(json["loss"].get<double>(), 6) << " +- "
+                  << toText(json["standardError"].get<double>(), 3) << " nats over " << formatThousands(json["scored"].get<std::int64_t>()) << " positions\n";
+        std::cout << formatCount(json["tokensPerSecond"].get<double>()) << " tokens/s\n";
+    } else {
+        std::cout << json["task"].get<std::string>() << ": " << json["tasksDone"] << " of " << json["tasksTotal"] << " tasks\n";
+        printAccuracy(json, "accuracy", "accuracy");
+        printAccuracy(json, "accuracyNormalised", "length-normalised accuracy");
+        printAccuracy(json, "exactAnswers", "exact answers");
+    }
+    printProblems(json["problems"].get<std::vector<protocol::ProblemMessage>>());
+}
+
+void run(Options& options) {
+    if (options.data.file.empty() == options.task.empty()) throw Error(ErrorCode::Usage, "eval", "expected either --data FILE or --task FILE");
+    configureRuntime(options.threads);
+    Json json;
+    bool stopped = false;
+    {
+        const CommandJob job(options);
+        const ExportSource source = resolveExportSource(options.checkpoint, job.context());
+        OpenedCheckpoint opened(source.checkpoint);
+        json = options.task.empty() ? perplexityOf(options, opened, job.context()) : tasksOf(options, opened, job.context());
+        stopped = job.context().stopped();
+    }
+    if (options.json) {
+        printJson(json);
+    } else {
+        printText(json);
+    }
+    if (stopped) setExitCode(exitCode(ErrorCode::Stopped));
+}
+
+}  // namespace
+
+void addEval(CLI::App& app) {
+    auto options = std::make_shared<Options>();
+    options->data.maxRows = 0;
+    CLI::App* command = app.add_subcommand("eval", "Perplexity on a text, or accuracy on a task file");
+    command->add_option("CKPT", options->checkpoint, "Checkpoint, or a run folder (its best checkpoint)")->required();
+    command->add_option("--data", options->data.file, "Text (.txt) or rows (.jsonl, .json)");
+    command->add_option("--task", options->task, "JSON lines of multiple-choice or exact-answer tasks");
+    command->add_option("--row-length", options->data.rowLength, "Tokens per row")->capture_default_str()->check(CLI::PositiveNumber);
+    command->add_option("--max-rows", options->data.maxRows, "Rows to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
+    command->add_option("--layout", options->data.layout, "chunks of running text, packed or padded examples")->check(CLI::IsMember({"chunks", "packed", "padded"}))->capture_default_str();
+    command->add_option("--max-tasks", options->maxTasks, "Tasks to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
+    command->add_flag("--second-half", options->secondHalf, "Score only the second half of each row, as llama-perplexity does");
+    command->add_flag("--bos", options->bos, "Tasks: put BOS in front of the context");
+    command->add_flag("--stream", options->stream, "Block by block from the files, for models larger than memory");
+    addCommon(*command, *options, Shared::Compute);
+    command->footer("Examples:\n  resect-cli eval MODEL --data text.txt\n  resect-cli eval MODEL --task questions.jsonl --json");
+    command->callback([options] { run(*options); });
+}
+
+}  // namespace resect::cli

@@ -1,0 +1,73 @@
+#include "app/cli/commands.h"
+#include "app/cli/common.h"
+#include "core/base/error.h"
+#include "core/base/numbers.h"
+#include "core/worker/export_job.h"
+#include "core/worker/opened.h"
+#include "core/worker/run_source.h"
+
+#include <iostream>
+
+namespace resect::cli {
+
+namespace {
+
+struct Options : Common {
+    std::string source, plan, data;
+    ExportRequest request;
+    double shardGigabytes = 5;
+};
+
+void printText(const protocol::ExportMessage& message) {
+    std::cout << "wrote " << message.folder << ": " << formatBytes(message.bytes) << ", way " << message.way << "\n";
+    std::cout << "reopened and compared: largest logit difference " << toText(message.maxAbsLogitError, 3) << ", KL " << toText(message.kl, 3) << "\n";
+    std::cout << "opens in:\n";
+    for (std::size_t i = 0; i < message.opensIn.size(); ++i) {
+        const auto& opens = message.opensIn[i];
+        std::cout << "  " << opens.runtime << ": " << opens.verdict << " (" << opens.evidence << ")\n";
+        for (const auto& reason : opens.reasons) std::cout << "    " << reason << "\n";
+        if (!message.loadCommands[i].empty()) std::cout << "    " << message.loadCommands[i] << "\n";
+    }
+    printProblems(message.problems);
+}
+
+void run(Options& options) {
+    configureRuntime(options.threads);
+    const CommandJob job(options);
+    const ExportSource source = resolveExportSource(options.source, job.context());
+    const OpenedCheckpoint opened(source.checkpoint);
+    options.request.provenance = source.provenance;
+    if (!options.plan.empty()) options.request.plan = readPlan(options.plan);
+    options.request.shardBytes = static_cast<std::uint64_t>(options.shardGigabytes * 1e9);
+    options.request.dtype = options.dtype;
+    if (!options.data.empty()) {
+        options.request.data.emplace();
+        options.request.data->file = options.data;
+    }
+    const protocol::ExportMessage message = exportChecked(opened, options.request, job.context());
+    if (options.json) {
+        printJson(message);
+    } else {
+        printText(message);
+    }
+}
+
+}  // namespace
+
+void addExport(CLI::App& app) {
+    auto options = std::make_shared<Options>();
+    CLI::App* command = app.add_subcommand("export", "Write the cut or recovered checkpoint, reopen it and compare its logits");
+    command->add_option("SOURCE", options->source, "Checkpoint, or a run folder (its best checkpoint; LoRA is merged)")->required();
+    command->add_option("--plan", options->plan, "What to cut");
+    command->add_option("--to", options->request.to, "New folder")->required();
+    command->add_option("--way", options->request.way, "uniform: stock shape; padded: blocks padded with zeros to one size; zeroed: original shapes, removed parts zero; "
+                                                      "exact: what the plan says, with resect.json where no stock shape holds it")
+        ->check(CLI::IsMember({"uniform", "padded", "zeroed", "exact"}))->capture_default_str();
+    command->add_option("--shard-gb", options->shardGigabytes, "Largest shard in GB")->capture_default_str()->check(CLI::PositiveNumber);
+    command->add_option("--data", options->data, "Text for the comparison (default: random tokens)");
+    addCommon(*command, *options, Shared::Compute);
+    command->footer("Examples:\n  resect-cli export MODEL --plan plan.json --to smaller --way uniform\n  resect-cli export RUN --to recovered --dtype bf16");
+    command->callback([options] { run(*options); });
+}
+
+}  // namespace resect::cli

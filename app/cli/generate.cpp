@@ -1,0 +1,63 @@
+#include "app/cli/commands.h"
+#include "app/cli/common.h"
+#include "core/base/error.h"
+#include "core/base/numbers.h"
+#include "core/worker/generation.h"
+#include "core/worker/opened.h"
+
+#include <iostream>
+
+namespace resect::cli {
+
+namespace {
+
+struct Options : Common {
+    std::string checkpoint, prompt, plan;
+    SamplingOptions sampling;
+};
+
+void run(Options& options) {
+    configureRuntime(options.threads);
+    OpenedCheckpoint opened(options.checkpoint);
+    std::optional<Cut> cut;
+    if (!options.plan.empty()) {
+        const EditPlan plan = readPlan(options.plan);
+        requireLegal(plan, opened);
+        cut = cutOf(plan, opened.shape());
+    }
+    options.sampling.seed = options.seed;
+    const CommandJob job(options);
+    if (!options.json) std::cout << options.prompt << std::flush;
+    const Generation result = generateText(opened, options.prompt, cut, options.sampling, {options.device, options.dtype}, job.context(),
+                                           [&](const GeneratedToken& token) {
+                                               if (!options.json) std::cout << token.text << std::flush;
+                                           });
+    if (!options.json) {
+        std::cout << "\n";
+        std::cerr << result.tokens.size() << " tokens, " << toText(result.tokensPerSecond, 3) << " tokens/s\n";
+    } else {
+        Json json{{"prompt", options.prompt}, {"text", result.text}, {"tokensPerSecond", result.tokensPerSecond}, {"tokens", Json::array()}};
+        for (const auto& token : result.tokens) json["tokens"].push_back({{"id", token.id}, {"text", token.text}, {"logProbability", token.logProbability}});
+        printJson(json);
+    }
+    if (job.context().stopped()) setExitCode(exitCode(ErrorCode::Stopped));
+}
+
+}  // namespace
+
+void addGenerate(CLI::App& app) {
+    auto options = std::make_shared<Options>();
+    CLI::App* command = app.add_subcommand("generate", "Continue a prompt, with the checkpoint as it is or as a plan would make it");
+    command->add_option("CKPT", options->checkpoint, "Checkpoint with a tokenizer")->required();
+    command->add_option("--prompt", options->prompt, "Text to continue")->required();
+    command->add_option("--plan", options->plan, "Run the candidate that this plan gives (masked, nothing is written)");
+    command->add_option("--max-new-tokens", options->sampling.maxNewTokens, "Stop after so many tokens")->capture_default_str()->check(CLI::PositiveNumber);
+    command->add_option("--temperature", options->sampling.temperature, "0 = greedy")->capture_default_str()->check(CLI::NonNegativeNumber);
+    command->add_option("--top-k", options->sampling.topK, "Sample from the k likeliest tokens, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
+    command->add_option("--top-p", options->sampling.topP, "Sample from the likeliest tokens that reach this probability")->capture_default_str()->check(CLI::Range(0.0, 1.0));
+    addCommon(*command, *options, Shared::Compute);
+    command->footer("Example:\n  resect-cli generate MODEL --prompt 'Once upon a time' --max-new-tokens 40");
+    command->callback([options] { run(*options); });
+}
+
+}  // namespace resect::cli

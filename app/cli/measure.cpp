@@ -1,0 +1,99 @@
+#include "app/cli/commands.h"
+#include "app/cli/common.h"
+#include "app/cli/data_options.h"
+#include "core/base/error.h"
+#include "core/base/numbers.h"
+#include "core/worker/catalogue.h"
+#include "core/worker/describe.h"
+#include "core/worker/measuring.h"
+#include "core/workspace/report_file.h"
+
+#include <iostream>
+
+namespace resect::cli {
+
+namespace {
+
+struct Options : Common {
+    std::string method, checkpoint, out;
+    protocol::DataMessage data;
+    bool stream = false;
+};
+
+/// Bars and curves as columns side by side; matrices only by size, they are for the window and for --json.
+void printReport(const Report& report) {
+    std::vector<std::vector<std::string>> rows;
+    std::vector<std::string> head{""};
+    std::vector<const ReportDataset*> columns;
+    for (const auto& dataset : report.datasets)
+        if (dataset.shape.size() == 1 && dataset.shape[0] <= 512 && !dataset.axes.empty() && (columns.empty() || dataset.shape == columns[0]->shape)) columns.push_back(&dataset);
+    if (!columns.empty()) {
+        head[0] = columns[0]->axes[0].name;
+        for (const auto* column : columns) head.push_back(column->name);
+        rows.push_back(head);
+        for (std::int64_t i = 0; i < columns[0]->shape[0]; ++i) {
+            std::vector<std::string> row{std::to_string(columns[0]->axes[0].ids.empty() ? i : columns[0]->axes[0].ids[i])};
+            for (const auto* column : columns) row.push_back(toText(column->values[i], 4));
+            rows.push_back(std::move(row));
+        }
+        printTable(rows);
+    }
+    for (const auto& dataset : report.datasets) {
+        if (dataset.shape.size() < 2) continue;
+        std::cout << dataset.name << ": " << dataset.title << ", ";
+        for (std::size_t i = 0; i < dataset.shape.size(); ++i) std::cout << (i ? " x " : "") << dataset.shape[i];
+        std::cout << "\n";
+    }
+}
+
+void run(Options& options) {
+    configureRuntime(options.threads);
+    const Catalogue catalogue = loadCatalogue();
+    OpenedCheckpoint opened(options.checkpoint);
+    MeasureRequest request{options.method, settingsOf(options), options.data, {options.device, options.dtype}, options.stream, options.seed, options.workspace, options.out};
+    Measured measured;
+    {
+        const CommandJob job(options);
+        measured = measure(opened, catalogue.registry, request, job.context());
+    }
+    const Report report = readReport(measured.file);
+    if (options.json) {
+        Json json = toJson(report);
+        json["file"] = measured.file.string();
+        json["cached"] = measured.cached;
+        printJson(json);
+    } else {
+        std::cout << report.method << " on " << report.dataDescription << (measured.cached ? " (measured before)" : "") << "\n";
+        if (report.partial()) std::cout << "partial: " << report.samplesDone << " of " << report.samplesTotal << " samples\n";
+        printReport(report);
+        printProblems(describe(report.notes));
+        std::cout << "written to " << measured.file.string() << "\n";
+    }
+    if (report.partial()) setExitCode(exitCode(ErrorCode::Stopped));
+}
+
+}  // namespace
+
+void addData(CLI::App& command, protocol::DataMessage& data) {
+    command.add_option("--data", data.file, "Text (.txt) or rows (.jsonl, .json)")->required();
+    command.add_option("--row-length", data.rowLength, "Tokens per row")->capture_default_str()->check(CLI::PositiveNumber);
+    command.add_option("--max-rows", data.maxRows, "Rows to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
+    command.add_option("--layout", data.layout, "chunks of running text, packed or padded examples")->check(CLI::IsMember({"chunks", "packed", "padded"}))->capture_default_str();
+}
+
+void addMeasure(CLI::App& app) {
+    auto options = std::make_shared<Options>();
+    CLI::App* command = app.add_subcommand("measure", "Score the parts of a model; the result is an HDF5 file that is never computed twice");
+    command->add_option("METHOD", options->method, "llm-drop, importance, ... (see: resect-cli methods)")->required();
+    command->add_option("CKPT", options->checkpoint, "Checkpoint")->required();
+    addData(*command, options->data);
+    command->add_option("--out", options->out, "HDF5 file to write (default: only the workspace or the user's cache)");
+    command->add_flag("--stream", options->stream, "Block by block from the files, for models larger than memory");
+    addSettings(*command, *options);
+    addCommon(*command, *options, Shared::Compute);
+    command->footer("Examples:\n  resect-cli measure llm-drop MODEL --data text.txt --out scores.h5\n  resect-cli measure importance MODEL --data text.txt --max-rows 32 --json\n"
+                    "Ctrl+C keeps what is finished, marked partial (exit code 5).");
+    command->callback([options] { run(*options); });
+}
+
+}  // namespace resect::cli
