@@ -33,10 +33,12 @@ public:
         if (!address) throw Error(ErrorCode::BadInput, m_file.string(), std::string("is not a plugin: it does not export ") + name);
         return reinterpret_cast<Function*>(address);
     }
+    /// Opens the library anew with every symbol bound: a missing one is an error here, not the end of the program later. (Binding now
+    /// what is open already does nothing.) Addresses from before are void.
     void resolveEverything() {
-        void* again = dlopen(m_file.c_str(), RTLD_NOW | RTLD_LOCAL);
-        if (!again) throw Error(ErrorCode::BadInput, m_file.string(), "cannot be loaded: " + lastError());
-        dlclose(again);
+        dlclose(m_handle);
+        m_handle = dlopen(m_file.c_str(), RTLD_NOW | RTLD_LOCAL);
+        if (!m_handle) throw Error(ErrorCode::BadInput, m_file.string(), "cannot be loaded: " + lastError());
     }
     void keep() { m_keep = true; }
 
@@ -56,8 +58,8 @@ std::vector<std::string> registerMethods(const fs::path& file, MethodRegistry& r
     if (abi != kPluginAbi)
         throw Error(ErrorCode::Mismatch, file.string(),
                     "was built for plugin interface " + std::to_string(abi) + ", this program has " + std::to_string(kPluginAbi) + "; rebuild it");
-    auto* registration = library.symbol<void(MethodRegistry&)>("resectRegister");
     library.resolveEverything();
+    auto* registration = library.symbol<void(MethodRegistry&)>("resectRegister");
     // From here on objects of the library may be alive somewhere, so it must never be unloaded.
     library.keep();
     MethodRegistry own;

@@ -9,6 +9,7 @@ namespace resect::hdf5 {
 namespace {
 
 constexpr hsize_t kMostEntries = 1u << 26;
+constexpr char nothing = 0;  // HDF5 refuses a null buffer even where it has no element to read
 
 [[noreturn]] void failWrite(const Object& object, const char* attribute) {
     throw Error(ErrorCode::DiskFull, object.subject, std::string("attribute ") + attribute + " could not be written");
@@ -34,7 +35,7 @@ Handle textType() {
 
 void write(const Object& object, const char* attribute, const Handle& space, hid_t fileType, hid_t memoryType, const void* data) {
     const Handle handle(H5Acreate2(object.id, attribute, fileType, space.id(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-    if (!handle || H5Awrite(handle.id(), memoryType, data) < 0) failWrite(object, attribute);
+    if (!handle || H5Awrite(handle.id(), memoryType, data ? data : &nothing) < 0) failWrite(object, attribute);
 }
 
 struct OpenAttribute {

@@ -26,8 +26,8 @@ train() { # NAME then settings
     "$cli" eval "$here/$name" --task "$work/text/questions.jsonl"
 }
 
-train dense --set steps=900 --set batch_rows=16 --set row_length=256 --set lr=2e-3 --set warmup_steps=60 --set min_lr_ratio=0.05
-train mixtral --set steps=900 --set batch_rows=16 --set row_length=256 --set lr=2e-3 --set warmup_steps=60 --set min_lr_ratio=0.05 --set router_balance=0.01
+train dense --set steps=600 --set batch_rows=16 --set row_length=256 --set lr=2e-3 --set warmup_steps=60 --set min_lr_ratio=0.05
+train mixtral --set steps=400 --set batch_rows=16 --set row_length=256 --set lr=2e-3 --set warmup_steps=60 --set min_lr_ratio=0.05 --set router_balance=0.01
 mkdir -p "$here/text"
 head -c 400000 "$work/text/train.txt" >"$here/text/train.txt"
 cp "$work/text/heldout.txt" "$here/text/calibration.txt"

@@ -158,13 +158,13 @@ TEST_F(WorkspaceFolder, GivesEveryRunAFolderOfItsOwn) {
 }
 
 TEST(Workspace, ServesAllCheckpointsWithoutOneOfItsOwn) {
-    const TempFolder folder;
+    const test::TempFolder folder;
     Workspace::create(folder / "cache.resect", {});
     EXPECT_TRUE(Workspace::open(folder / "cache.resect").info().checkpoint.empty());
 }
 
 TEST(Workspace, IsMadeInAFolderThatAnInterruptedAttemptLeft) {
-    const TempFolder folder;
+    const test::TempFolder folder;
     std::filesystem::create_directories(folder / "w.resect" / "measures");
     EXPECT_NO_THROW(Workspace::create(folder / "w.resect", {}));
 }
