@@ -202,7 +202,9 @@ void RunFolder::update(const std::function<void(RunStatus&)>& change) {
 
 RunStatus RunFolder::status() const {
     const std::scoped_lock lock(m_mutex);
-    return m_status;
+    RunStatus status = m_status;
+    status.peakMemoryBytes = std::max(status.peakMemoryBytes, peakResidentBytes());
+    return status;
 }
 
 void RunFolder::log(LogLevel level, std::string_view message) {
