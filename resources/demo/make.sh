@@ -27,7 +27,7 @@ train() { # NAME then settings
 }
 
 train dense --set steps=600 --set batch_rows=16 --set row_length=256 --set lr=2e-3 --set warmup_steps=60 --set min_lr_ratio=0.05
-train mixtral --set steps=400 --set batch_rows=16 --set row_length=256 --set lr=2e-3 --set warmup_steps=60 --set min_lr_ratio=0.05 --set router_balance=0.01
+train mixtral --set steps=500 --set batch_rows=16 --set row_length=256 --set lr=2e-3 --set warmup_steps=60 --set min_lr_ratio=0.05 --set router_balance=0.01
 mkdir -p "$here/text"
 head -c 400000 "$work/text/train.txt" >"$here/text/train.txt"
 cp "$work/text/heldout.txt" "$here/text/calibration.txt"
