@@ -9,7 +9,7 @@ namespace resect::hdf5 {
 namespace {
 
 constexpr hsize_t kMostEntries = 1u << 26;
-constexpr char nothing = 0;  // HDF5 refuses a null buffer even where it has no element to read
+constexpr char kNothing = 0;  // HDF5 refuses a null buffer even where it has no element to read
 
 [[noreturn]] void failWrite(const Object& object, const char* attribute) {
     throw Error(ErrorCode::DiskFull, object.subject, std::string("attribute ") + attribute + " could not be written");
@@ -35,7 +35,7 @@ Handle textType() {
 
 void write(const Object& object, const char* attribute, const Handle& space, hid_t fileType, hid_t memoryType, const void* data) {
     const Handle handle(H5Acreate2(object.id, attribute, fileType, space.id(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-    if (!handle || H5Awrite(handle.id(), memoryType, data ? data : &nothing) < 0) failWrite(object, attribute);
+    if (!handle || H5Awrite(handle.id(), memoryType, data ? data : &kNothing) < 0) failWrite(object, attribute);
 }
 
 struct OpenAttribute {
@@ -71,6 +71,7 @@ std::vector<std::string> readFixedTexts(const OpenAttribute& attribute, const Ob
 
 std::vector<std::string> readAllTexts(const Object& object, const char* name) {
     const OpenAttribute attribute = open(object, name, H5T_STRING, "text");
+    if (attribute.count == 0) return {};
     if (H5Tis_variable_str(attribute.type.id()) <= 0) return readFixedTexts(attribute, object, name);
     std::vector<char*> raw(attribute.count, nullptr);
     const Handle memory(H5Tcopy(attribute.type.id()), H5Tclose);
