@@ -317,7 +317,7 @@ void MainWindow::applyLayout(const QString& name) {
     else show(true, true, true);
     // Narrow windows: the plan shares its place with the structure.
     if (width() < 1280 && m_structureDock->isVisibleTo(this) && m_planDock->isVisibleTo(this)) tabifyDockWidget(m_structureDock, m_planDock);
-    resizeDocks({m_structureDock, m_planDock}, {unit * 24, unit * 34}, Qt::Horizontal);
+    resizeDocks({m_structureDock, m_planDock}, {unit * 25, unit * 30}, Qt::Horizontal);
     const bool tall = name == QLatin1String("recover") || name == QLatin1String("compare");
     resizeDocks({m_bottomDock}, {tall ? height() / 2 : unit * 12}, Qt::Vertical);
     m_layouts.insert(QStringLiteral("last"), name.toUtf8());
