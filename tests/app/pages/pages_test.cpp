@@ -28,7 +28,7 @@ protected:
         client.setProgram(QCoreApplication::applicationFilePath(), {QStringLiteral("serve")});
         client.start();
         document.setModel(test::sampleModel(kBlocks));
-        document.setWorkspace(QStringLiteral("/work/sample.resect"));
+        document.setWorkspace(QStringLiteral("/data/sample.resect"));
     }
     void measured() { document.setMeasures(test::sampleMeasures(*document.model())); }
     void prepare(Page& page, QSize size = {1000, 640}) {

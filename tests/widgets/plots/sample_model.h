@@ -93,7 +93,7 @@ inline std::vector<protocol::MeasureMessage> sampleMeasures(const protocol::Mode
     const auto blocks = std::int64_t(model.blocks.size());
     const std::int64_t heads = model.blocks.front().numHeads, channels = model.blocks.front().ffnSize;
     protocol::MeasureMessage similarity, importance;
-    similarity.file = "/work/measures/a.h5";
+    similarity.file = "/data/measures/a.h5";
     similarity.method = "llm-drop";
     similarity.created = "2026-01-31T12:00:00Z";
     similarity.samplesDone = similarity.samplesTotal = 64;
@@ -105,7 +105,7 @@ inline std::vector<protocol::MeasureMessage> sampleMeasures(const protocol::Mode
         sampleDataset("similarity/mlp", "bars", "MLP influence", {{"block", "ffn", {}}}, {blocks}),
         sampleDataset("similarity/window", "matrix", "cosine distance", {{"first block", "block", {}}, {"blocks in the span", "", lengths}}, {blocks, blocks}),
         sampleDataset("similarity/best_span", "curve", "best span", {{"blocks in the span", "", lengths}}, {blocks})};
-    importance.file = "/work/measures/b.h5";
+    importance.file = "/data/measures/b.h5";
     importance.method = "importance";
     importance.created = "2026-01-31T13:00:00Z";
     importance.samplesDone = 40;
