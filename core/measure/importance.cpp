@@ -6,7 +6,8 @@
 #include "core/measure/stream_kernels.h"
 #include "core/models/decoder.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <cmath>

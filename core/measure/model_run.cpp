@@ -3,7 +3,8 @@
 #include "core/anatomy/anatomy.h"
 #include "core/base/error.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <chrono>

@@ -3,7 +3,8 @@
 #include "core/base/error.h"
 #include "core/measure/statistics.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <cmath>

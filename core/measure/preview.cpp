@@ -5,7 +5,8 @@
 #include "core/measure/statistics.h"
 #include "core/models/decoder.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <chrono>

@@ -1,7 +1,7 @@
 #include "core/measure/stream_kernels.h"
 
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>

@@ -3,7 +3,8 @@
 #include "core/base/error.h"
 #include "core/measure/perplexity.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <cmath>
@@ -57,6 +58,7 @@ ChoiceResult evaluateChoice(const LanguageModel& model, const Tokenizer& tokeniz
 ExactResult evaluateExact(const LanguageModel& model, const Tokenizer& tokenizer, const ExactTask& task, const JobContext& job) {
     const auto prompt = tokenizer.encode(task.prompt, SpecialTokens::Add);
     SamplingOptions options;
+    options.idLimit = tokenizer.vocabSize();
     options.maxNewTokens = static_cast<int>(tokenizer.encode(" " + task.answer, SpecialTokens::Omit).size()) + 2;
     const std::vector<std::int64_t> generated = generate(model, prompt, options, JobContext(job.stopToken(), {}));  // progress counts tasks
     // Decoded together with the prompt, so that a space at the seam is not lost.

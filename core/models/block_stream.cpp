@@ -1,7 +1,8 @@
 #include "core/anatomy/anatomy.h"
 #include "core/models/decoder.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 namespace resect {
 

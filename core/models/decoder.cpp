@@ -4,7 +4,7 @@
 #include "core/base/error.h"
 #include "core/models/ops.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <map>
 

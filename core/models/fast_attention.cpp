@@ -2,6 +2,8 @@
 #include "core/models/fast_ops.h"
 #include "core/models/torch_compat.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
 #include <numeric>
 
 namespace resect::fast {

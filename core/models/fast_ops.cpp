@@ -4,6 +4,7 @@
 #include "core/models/torch_compat.h"
 
 #include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 

@@ -1,7 +1,8 @@
 #include "core/base/error.h"
 #include "core/models/model.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <cmath>
@@ -20,7 +21,8 @@ public:
     /// logits_V f32 on the CPU; returns the id and its log-probability under the plain softmax.
     std::pair<std::int64_t, double> choose(const torch::Tensor& logits_V) {
         const auto logProbabilities_V = torch::log_softmax(logits_V.to(torch::kFloat64), 0).contiguous();
-        const std::span<const double> values(logProbabilities_V.data_ptr<double>(), static_cast<std::size_t>(logProbabilities_V.size(0)));
+        const auto size = m_options.idLimit > 0 ? std::min(m_options.idLimit, logProbabilities_V.size(0)) : logProbabilities_V.size(0);
+        const std::span<const double> values(logProbabilities_V.data_ptr<double>(), static_cast<std::size_t>(size));
         if (!std::isfinite(*std::max_element(values.begin(), values.end()))) {
             throw Error(ErrorCode::BadInput, "generation", "the logits are not finite");
         }

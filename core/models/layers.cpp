@@ -3,7 +3,7 @@
 #include "core/models/branch.h"
 #include "core/models/ops.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>

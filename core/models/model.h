@@ -156,6 +156,7 @@ struct SamplingOptions {
     int topK = 0;               ///< 0 = all
     double topP = 1;
     std::uint64_t seed = 0;
+    std::int64_t idLimit = 0;   ///< only ids below it are chosen: a vocabulary may be padded past its tokenizer's. 0 = all
 };
 /// Generates after `prompt` with a KV cache; stops at an eos id of the shape. `onToken` is called as tokens come. Returns the new ids.
 std::vector<std::int64_t> generate(const LanguageModel& model, std::span<const std::int64_t> prompt, const SamplingOptions& options,

@@ -31,9 +31,8 @@ torch::Tensor plainHeadLoss(const torch::Tensor& hidden_MD, const torch::Tensor&
     for (std::int64_t row = 0; row < hidden_MD.size(0); row += kRows) {
         const auto count = std::min(kRows, hidden_MD.size(0) - row);
         const auto logits = ops::linear(hidden_MD.narrow(0, row, count), weight_VD, {});
-        total = total + torch::nn::functional::cross_entropy(
-                            logits.to(wideType), targets_M.narrow(0, row, count),
-                            torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum).ignore_index(-100));
+        total = total + torch::cross_entropy_loss(logits.to(wideType), targets_M.narrow(0, row, count), {}, at::Reduction::Sum,
+                                                  /*ignore_index=*/-100);
     }
     return total / static_cast<double>(std::max<std::int64_t>(hidden_MD.size(0), 1));
 }

@@ -1,7 +1,7 @@
 #include "core/base/error.h"
 #include "core/models/branch.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 

@@ -2,7 +2,9 @@
 // The LibTorch calls that differ between 1.13 and 2.x, or that exist only with CUDA. Nothing else in Resect asks for the version.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <torch/cuda.h>
+#include <torch/types.h>
+#include <torch/version.h>
 
 #ifdef RESECT_HAS_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>

@@ -17,7 +17,7 @@ if(RESECT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
 endif()
 
 # resect_folder(NAME target LINK libs... [TORCH]): every .cpp of the current source folder as the shared library resect_NAME.
-# TORCH links LibTorch and uses the shared precompiled header.
+# TORCH links LibTorch.
 function(resect_folder name)
   cmake_parse_arguments(ARG "TORCH" "FOLDER" "LINK" ${ARGN})
   set(folder ${CMAKE_CURRENT_SOURCE_DIR}/${name})
@@ -30,22 +30,36 @@ function(resect_folder name)
   endif()
   if(ARG_TORCH)
     target_link_libraries(resect_${name} PUBLIC resect_torch)
-    resect_use_torch_pch(resect_${name})
+    resect_use_pch(resect_${name} torch)
+  elseif(NOT name STREQUAL "base")
+    resect_use_pch(resect_${name} json)
   endif()
 endfunction()
 
-# One precompiled torch/torch.h for all engine targets: built once by resect_torch_pch, reused by the others.
-function(resect_use_torch_pch target)
-  if(NOT TARGET resect_torch_pch)
-    file(WRITE ${PROJECT_BINARY_DIR}/torch_pch.cpp "// Carries the precompiled header.\n")
-    add_library(resect_torch_pch OBJECT ${PROJECT_BINARY_DIR}/torch_pch.cpp)
-    target_link_libraries(resect_torch_pch PUBLIC resect_options resect_torch)
-    target_precompile_headers(resect_torch_pch PRIVATE <torch/torch.h> <nlohmann/json.hpp>)
+# Precompiled headers, each built once and reused by every target of its kind. A compiler takes only one for each file, and instantiates
+# for every file what the header left pending, so each holds no more than its targets share (torch/torch.h would triple its time).
+# BRIEF: for targets that compute nothing themselves; optimising them would take as long as all the rest.
+function(resect_pch name)
+  cmake_parse_arguments(ARG "BRIEF" "" "LINK;HEADERS" ${ARGN})
+  set(carrier ${PROJECT_BINARY_DIR}/pch_${name}.cpp)
+  if(NOT EXISTS ${carrier})
+    file(WRITE ${carrier} "// Carries a precompiled header.\n")
   endif()
+  add_library(resect_pch_${name} OBJECT ${carrier})
+  set_target_properties(resect_pch_${name} PROPERTIES AUTOMOC OFF AUTORCC OFF)
+  target_link_libraries(resect_pch_${name} PUBLIC resect_options ${ARG_LINK})
+  if(ARG_BRIEF)
+    target_compile_options(resect_pch_${name} PUBLIC $<$<CONFIG:Release>:-O1>)
+  endif()
+  target_precompile_headers(resect_pch_${name} PRIVATE ${ARG_HEADERS})
+endfunction()
+
+function(resect_use_pch target name)
   get_target_property(type ${target} TYPE)
   if(type STREQUAL "EXECUTABLE")  # -fpie would not match the header, which would then be compiled anew without a word
     set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
     target_compile_options(${target} PRIVATE -fPIC)
   endif()
-  target_precompile_headers(${target} REUSE_FROM resect_torch_pch)
+  target_compile_options(${target} PRIVATE $<TARGET_PROPERTY:resect_pch_${name},INTERFACE_COMPILE_OPTIONS>)
+  target_precompile_headers(${target} REUSE_FROM resect_pch_${name})
 endfunction()

@@ -3,7 +3,8 @@
 #include "core/models/runtime.h"
 #include "core/train/adamw.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <chrono>
 #include <ctime>

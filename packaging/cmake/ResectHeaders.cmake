@@ -1,0 +1,13 @@
+# What each kind of target precompiles: see resect_pch in ResectTargets.cmake.
+set(standard <algorithm> <filesystem> <functional> <map> <memory> <optional> <span> <string> <vector>)
+set(json ${standard} <nlohmann/json.hpp>)
+resect_pch(json LINK nlohmann_json::nlohmann_json HEADERS ${json})
+set(torch <torch/types.h> <torch/utils.h> ${json})
+resect_pch(torch LINK resect_torch nlohmann_json::nlohmann_json HEADERS ${torch})
+resect_pch(cli BRIEF LINK resect_torch CLI11::CLI11 nlohmann_json::nlohmann_json HEADERS ${torch} <CLI/CLI.hpp>)
+if(RESECT_GUI)
+  set(qt_libraries Qt6::Widgets Qt6::Svg Qt6::PrintSupport QCustomPlotQt6::QCustomPlotQt6 nlohmann_json::nlohmann_json)
+  set(qt <QtWidgets> ${PROJECT_SOURCE_DIR}/widgets/plots/qcp.h ${json})
+  resect_pch(qt LINK ${qt_libraries} HEADERS ${qt})
+  target_compile_definitions(resect_pch_qt PUBLIC QT_NO_KEYWORDS)
+endif()
