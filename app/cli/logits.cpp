@@ -4,7 +4,7 @@
 #include "core/models/tensor_file.h"
 #include "core/worker/logits.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <iostream>

@@ -5,8 +5,8 @@
 #include "core/worker/measuring.h"
 #include "core/worker/opened.h"
 #include "core/train/recipe.h"
-#include "core/train/run.h"
 #include "core/train/run_job.h"
+#include "core/worker/runs.h"
 
 #include <iostream>
 
@@ -17,7 +17,7 @@ namespace {
 struct Options : Common {
     std::string recipe, checkpoint, plan, out;
     RunData data, evalData;
-    bool prepareOnly = false;
+    bool prepareOnly = false, control = false;
 };
 
 RunJob jobOf(const Options& options) {
@@ -39,18 +39,19 @@ RunJob jobOf(const Options& options) {
 
 void run(Options& options) {
     recipe(options.recipe);  // an unknown recipe is told before anything is read
-    const RunJob job = jobOf(options);
+    RunJob job = jobOf(options);
     std::filesystem::path folder = options.out;
     if (folder.empty()) {
         if (options.workspace.empty()) throw Error(ErrorCode::Usage, "recover", "expected --out RUN or --workspace DIR");
         folder = workspaceFor(options.workspace, OpenedCheckpoint(options.checkpoint)).newRun(options.recipe);
     }
+    if (options.control) job.control = folder.string() + "-control";
     createRun(folder, job);
     if (options.prepareOnly) {
         std::cout << (folder / "job.json").string() << "\n";
         return;
     }
-    followRun(options, folder, [&](const JobContext& context) { return runJob(folder, context); });
+    followRun(options, folder, [&](const JobContext& context) { return runToEnd(folder, RunStart::Fresh, context); });
 }
 
 }  // namespace
@@ -65,6 +66,7 @@ void addRecover(CLI::App& app) {
     command->add_option("--data-rows", options->data.maxRows, "Rows to use, 0 = all")->capture_default_str();
     command->add_option("--eval-data", options->evalData.file, "Text or rows to evaluate on (default: a held-out tail of the data)");
     command->add_option("--out", options->out, "New run folder (default: runs/ID of the workspace)");
+    command->add_flag("--control", options->control, "Then train the uncut model the same way (RUN-control), to tell recovery from learning the text");
     command->add_flag("--prepare-only", options->prepareOnly, "Write job.json and print its path, for `resect-cli run` on another machine");
     addSettings(*command, *options);
     addCommon(*command, *options, Shared::Compute);

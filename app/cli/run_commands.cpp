@@ -5,10 +5,12 @@
 #include "core/base/numbers.h"
 #include "core/models/model.h"
 #include "core/protocol/run_files.h"
-#include "core/train/run.h"
 #include "core/train/run_folder.h"
+#include "core/worker/runs.h"
 
+#include <cmath>
 #include <iostream>
+#include <optional>
 
 namespace resect::cli {
 
@@ -20,17 +22,38 @@ struct Options : Common {
 
 std::string percent(double share) { return toText(100 * share, 3) + " %"; }
 
-void printStatus(const std::string& folder, const protocol::RunStatus& status) {
+void printStatus(const std::string& folder, const protocol::RunStatus& status, const std::optional<ControlResult>& control) {
     std::cout << folder << ": " << status.state << ", step " << formatThousands(status.step) << " of " << formatThousands(status.totalSteps);
     if (status.state == "running" && status.etaSeconds > 0) std::cout << ", " << formatDuration(status.etaSeconds) << " left";
     std::cout << "\n";
     if (status.baselinePerplexity > 0)
         std::cout << "perplexity: uncut " << toText(status.baselinePerplexity, 5) << ", after the cut " << toText(status.cutPerplexity, 5) << ", now "
-                  << toText(status.evalPerplexity, 5) << ", best " << toText(status.bestPerplexity, 5) << "; recovered " << percent(status.recovery) << " of the lost loss\n";
+                  << toText(status.evalPerplexity, 5) << ", best " << toText(status.bestPerplexity, 5) << "\n";
     if (status.tokensPerSecond > 0)
         std::cout << formatCount(static_cast<double>(status.tokens)) << " tokens, " << formatCount(status.tokensPerSecond) << " tokens/s, peak memory "
                   << formatBytes(static_cast<std::uint64_t>(status.peakMemoryBytes)) << "\n";
     if (!status.message.empty()) std::cout << status.message << "\n";
+    if (!(status.bestPerplexity > 0) || !(status.baselinePerplexity > 0)) return;
+    if (!control) {
+        if (std::isfinite(status.recovery))
+            std::cout << "recovered: " << percent(status.recovery) << " of the loss between the untrained models; what any model learns from this text is included (--control tells the two apart)\n";
+    } else if (std::isfinite(control->likeForLike)) {
+        std::cout << "recovered like for like: " << percent(control->likeForLike) << " of the gap (the uncut model, trained the same way, reaches perplexity "
+                  << toText(control->status.bestPerplexity, 5) << (control->status.state == "done" ? ")\n" : " so far)\n");
+    } else {
+        std::cout << "control: " << control->status.state << ", step " << formatThousands(control->status.step) << " of " << formatThousands(control->status.totalSteps) << "\n";
+    }
+}
+
+void showStatus(const Common& options, const std::filesystem::path& folder, const protocol::RunStatus& status) {
+    const auto control = findControl(folder);
+    if (!options.json) return printStatus(folder.string(), status, control);
+    Json json = status;
+    if (control) {
+        json["control"] = control->status;
+        json["likeForLike"] = std::isfinite(control->likeForLike) ? Json(control->likeForLike) : Json();
+    }
+    printJson(json);
 }
 
 }  // namespace
@@ -41,12 +64,9 @@ void followRun(const Common& options, const std::filesystem::path& folder, const
         const CommandJob job(options);
         status = run(job.context());
     }
-    if (options.json) {
-        printJson(status);
-    } else {
-        printStatus(folder.string(), status);
-    }
-    if (status.state == "stopped") setExitCode(exitCode(ErrorCode::Stopped));
+    showStatus(options, folder, status);
+    const auto control = findControl(folder);
+    if (status.state == "stopped" || (control && control->status.state == "stopped")) setExitCode(exitCode(ErrorCode::Stopped));
     if (status.state == "failed") setExitCode(exitCode(ErrorCode::BadInput));
 }
 
@@ -60,7 +80,7 @@ void addRun(CLI::App& app) {
     command->footer("Example:\n  resect-cli run NAME.resect/runs/ID/job.json");
     command->callback([options] {
         options->folder = std::filesystem::absolute(options->job).parent_path().string();
-        followRun(*options, options->folder, [&](const JobContext& job) { return runJob(options->folder, job); });
+        followRun(*options, options->folder, [&](const JobContext& job) { return runToEnd(options->folder, RunStart::Fresh, job); });
     });
 }
 
@@ -70,12 +90,7 @@ void addStatus(CLI::App& app) {
     command->add_option("RUN", options->folder, "Run folder")->required();
     addCommon(*command, *options, Shared::OutputOnly);
     command->callback([options] {
-        const protocol::RunStatus status = readStatus(options->folder);
-        if (options->json) {
-            printJson(status);
-        } else {
-            printStatus(options->folder, status);
-        }
+        showStatus(*options, options->folder, readStatus(options->folder));
     });
 }
 
@@ -95,7 +110,7 @@ void addResume(CLI::App& app) {
     command->add_option("RUN", options->folder, "Run folder")->required();
     addCommon(*command, *options, Shared::OutputOnly);
     command->footer("Example:\n  resect-cli resume run");
-    command->callback([options] { followRun(*options, options->folder, [&](const JobContext& job) { return resumeRun(options->folder, job); }); });
+    command->callback([options] { followRun(*options, options->folder, [&](const JobContext& job) { return runToEnd(options->folder, RunStart::Resume, job); }); });
 }
 
 }  // namespace

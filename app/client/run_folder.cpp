@@ -56,6 +56,8 @@ QString RunFollower::title() const {
     return recipe.empty() ? id() : QStringLiteral("%1 (%2)").arg(id(), fromStd(recipe));
 }
 
+QString RunFollower::controlFolder() const { return fromStd(words(m_job, "control")); }
+
 void RunFollower::readStatus() {
     const QByteArray text = readWhole(m_folder + QStringLiteral("/status.json"), 1 << 20);
     if (text.isEmpty() || text == m_statusText) return;
@@ -244,6 +246,8 @@ void RunList::insert(const QString& runFolder) {
     const auto changed = [this, follower] {
         const int row = rowOf(follower);
         if (row >= 0) Q_EMIT dataChanged(index(row, 0), index(row, ColumnCount - 1));
+        for (int other = 0; other < size(); ++other)  // whose recovery is told by this one
+            if (this->run(other)->controlFolder() == follower->folder()) Q_EMIT dataChanged(index(other, Recovery), index(other, Recovery));
         Q_EMIT runChanged(follower);
     };
     connect(follower, &RunFollower::statusChanged, this, changed);
@@ -299,6 +303,13 @@ Qt::ItemFlags RunList::flags(const QModelIndex& index) const {
     return flags;
 }
 
+double RunList::recovered(const RunFollower& run) const {
+    const protocol::RunStatus& status = run.status();
+    if (run.controlFolder().isEmpty()) return status.cutPerplexity > 0 ? status.recovery : std::numeric_limits<double>::quiet_NaN();
+    const RunFollower* control = findRun(run.controlFolder());
+    return control ? protocol::likeForLikeRecovery(status, control->status()) : std::numeric_limits<double>::quiet_NaN();
+}
+
 bool RunList::setData(const QModelIndex& index, const QVariant& value, int role) {
     if (role != Qt::CheckStateRole || index.column() != Name || !run(index.row())) return false;
     setShown(run(index.row())->folder(), static_cast<Qt::CheckState>(value.toInt()) == Qt::Checked);
@@ -333,7 +344,7 @@ QVariant RunList::data(const QModelIndex& index, int role) const {
         case Progress: return run->fraction();
         case Loss: return status.loss;
         case Perplexity: return status.evalPerplexity;
-        case Recovery: return status.recovery;
+        case Recovery: return recovered(*run);
         case Speed: return status.tokensPerSecond;
         case Eta: return status.etaSeconds;
         case Memory: return static_cast<qlonglong>(status.peakMemoryBytes);
@@ -349,7 +360,11 @@ QVariant RunList::data(const QModelIndex& index, int role) const {
     case Progress: return status.totalSteps > 0 ? tr("step %L1 of %L2").arg(status.step).arg(status.totalSteps) : QString();
     case Loss: return number(status.loss, 4);
     case Perplexity: return number(status.evalPerplexity, 4);
-    case Recovery: return status.cutPerplexity > 0 && std::isfinite(status.recovery) ? QStringLiteral("%1 %").arg(100 * status.recovery, 0, 'f', 0) : QString();
+    case Recovery: {
+        const double share = recovered(*run);
+        if (!std::isfinite(share)) return {};
+        return (run->controlFolder().isEmpty() ? tr("%1 % incl. text") : tr("%1 %")).arg(100 * share, 0, 'f', 0);
+    }
     case Speed: return status.tokensPerSecond > 0 ? QStringLiteral("%1/s").arg(fromStd(formatCount(std::round(status.tokensPerSecond)))) : QString();
     case Eta: return status.etaSeconds > 0 && run->life() == RunFollower::Life::Live ? fromStd(formatDuration(status.etaSeconds)) : QString();
     case Memory: return status.peakMemoryBytes > 0 ? fromStd(formatBytes(static_cast<std::uint64_t>(status.peakMemoryBytes))) : QString();
@@ -367,7 +382,8 @@ QVariant RunList::headerData(int section, Qt::Orientation orientation, int role)
         switch (section) {
         case Name: return tr("Tick a run to draw its curves");
         case Perplexity: return tr("On the evaluation rows, at the last evaluation");
-        case Recovery: return tr("Share of the lost loss that is back");
+        case Recovery: return tr("Share of the lost loss that is back. With a control: of the gap between the cut and the uncut model, both trained the same way.\n"
+                                 "\"Incl. text\": compared with the untrained uncut model, so that what any model learns from the text is included, which may pass 100 %.");
         case Speed: return tr("Tokens trained on per second");
         default: return {};
         }

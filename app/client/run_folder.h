@@ -28,6 +28,7 @@ public:
     QString id() const;              ///< name of the folder
     QString title() const;           ///< recipe and what it trains on, from job.json
     const Json& job() const noexcept { return m_job; }
+    QString controlFolder() const;   ///< of the run that trains the uncut model the same way; empty = none
     const protocol::RunStatus& status() const noexcept { return m_status; }
     bool hasStatus() const noexcept { return m_hasStatus; }
     Life life() const;
@@ -91,6 +92,8 @@ public:
     int size() const { return static_cast<int>(m_runs.size()); }
     RunFollower* run(int row) const { return row >= 0 && row < size() ? m_runs[static_cast<size_t>(row)].get() : nullptr; }
     RunFollower* findRun(const QString& folder) const;
+    /// What the cut lost and training brought back, compared with the control where there is one; NaN while it is not known.
+    double recovered(const RunFollower& run) const;
     std::vector<RunFollower*> activeRuns() const;   ///< those that answer or might: live, silent, waiting
 
     int rowCount(const QModelIndex& parent = {}) const override;

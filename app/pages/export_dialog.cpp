@@ -102,6 +102,8 @@ ExportDialog::ExportDialog(Document& document, WorkerClient& client, Session& se
 
 ExportDialog::~ExportDialog() = default;
 
+ExportDialog::Step ExportDialog::step() const { return static_cast<Step>(m_steps->currentIndex()); }
+
 bool ExportDialog::exportsPlanOnly() const { return m_toPlan->isChecked(); }
 
 QWidget* ExportDialog::makeTargetStep() {
@@ -311,7 +313,7 @@ void ExportDialog::writePlanOnly() {
     report.folder = m_folder->text().toStdString();
     report.way = "plan";
     report.bytes = static_cast<std::int64_t>(text.size());
-    report.opensIn.push_back({"Resect", "opens", {}});
+    report.opensIn.push_back({"Resect", "opens", {}, "checked"});
     report.loadCommands.push_back("resect-cli export " + m_document.model()->path + " --plan " + report.folder + " --to FOLDER --way " + (m_document.check()->uniform ? "uniform" : "padded"));
     showReport(report);
 }
@@ -359,6 +361,7 @@ void ExportDialog::showReport(const protocol::ExportMessage& report) {
         delete item;
     }
     goTo(Report);
+    m_verified = report.verified;
     auto* page = m_reportLayout->parentWidget();
     m_reportLayout->addWidget(makeLabel(tr("Written: %1 (%2)").arg(fromStd(report.folder), bytesText(report.bytes)), "heading", page));
     if (report.way != "plan") {

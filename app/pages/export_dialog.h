@@ -21,14 +21,17 @@ namespace resect::ui {
 class ExportDialog final : public QDialog {
     Q_OBJECT
 public:
+    enum Step { Target, Shape, Write, Progress, Report };
+
     ExportDialog(Document& document, WorkerClient& client, Session& session, RunList& runs, QWidget* parent = nullptr);
     ~ExportDialog() override;
 
     QLineEdit& folderLine() const { return *m_folder; }
+    QComboBox& sourceBox() const { return *m_source; }   ///< the plan first, then the runs that kept a checkpoint
+    Step step() const;
+    bool verified() const noexcept { return m_verified; } ///< the last export was compared with the candidate
     void goTo(int step);
     void startWriting();
-
-    enum Step { Target, Shape, Write, Progress, Report };
 
 private:
     QWidget* makeTargetStep();
@@ -61,6 +64,7 @@ private:
     QVBoxLayout* m_reportLayout;
     QPushButton *m_back, *m_next, *m_cancel;
     qint64 m_job = 0;
+    bool m_verified = false;
 };
 
 /// Bytes of the candidate written with every kept block padded to the largest kept sizes, at `bytesPerWeight`; an estimate from shapes.

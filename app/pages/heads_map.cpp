@@ -107,7 +107,7 @@ void AttentionTile::setWeights(QStringList tokens, std::vector<double> weights) 
     // The square root brings out small weights: rows sum to one, and most of it often lies on the first token.
     for (int row = 0; row < count; ++row)
         for (int column = 0; column <= row; ++column)
-            m_image.setPixelColor(column, row, colourAt(ColourMap::Viridis, currentTheme(), std::sqrt(std::max(0.0, m_weights[std::size_t(row) * std::size_t(count) + std::size_t(column)]))));
+            m_image.setPixelColor(column, row, colourAt(sequentialMap(), currentTheme(), std::sqrt(std::max(0.0, m_weights[std::size_t(row) * std::size_t(count) + std::size_t(column)]))));
     setAccessibleDescription(tr("%n token(s)", nullptr, count));
     update();
 }

@@ -4,6 +4,7 @@
 #include "widgets/forms/parameter_form.h"
 #include "widgets/views/style.h"
 
+#include <QCheckBox>
 #include <QComboBox>
 #include <QDialogButtonBox>
 #include <QDir>
@@ -46,7 +47,7 @@ RecoverDialog::RecoverDialog(Document& document, WorkerClient& client, Session& 
     : QDialog(parent), m_document(document), m_client(client), m_session(session) {
     setWindowTitle(tr("Recover"));
     const int unit = fontMetrics().height();
-    resize(unit * 48, unit * 40);
+    resize(unit * 60, unit * 48);
     auto* outer = new QVBoxLayout(this);
     m_planWords = makeLabel(QString(), nullptr, this);
     outer->addWidget(m_planWords);
@@ -75,7 +76,7 @@ RecoverDialog::RecoverDialog(Document& document, WorkerClient& client, Session& 
     left->addWidget(scroll, 1);
 
     auto* right = new QVBoxLayout;
-    columns->addLayout(right, 2);
+    columns->addLayout(right, 3);
     auto* dataBox = new QGroupBox(tr("Data"), this);
     auto* dataForm = new QFormLayout(dataBox);
     dataForm->setRowWrapPolicy(QFormLayout::WrapAllRows);
@@ -85,21 +86,17 @@ RecoverDialog::RecoverDialog(Document& document, WorkerClient& client, Session& 
     m_evalData->setPlaceholderText(tr("empty: rows held back from the training data"));
     dataForm->addRow(tr("Training data"), withChooser(m_data, tr("Training data"), dataBox));
     dataForm->addRow(tr("Evaluation data"), withChooser(m_evalData, tr("Evaluation data"), dataBox));
-    m_rowLength = new QSpinBox(dataBox);
-    m_rowLength->setRange(2, document.model() && document.model()->maxPositions > 0 ? static_cast<int>(std::min<qint64>(document.model()->maxPositions, 1 << 20)) : 1 << 20);
-    m_rowLength->setSuffix(tr(" tokens"));
-    m_rowLength->setGroupSeparatorShown(true);
-    dataForm->addRow(tr("Row length"), m_rowLength);
     m_maxRows = new QSpinBox(dataBox);
     m_maxRows->setRange(0, 100'000'000);
     m_maxRows->setGroupSeparatorShown(true);
     m_maxRows->setSpecialValueText(tr("all"));
     dataForm->addRow(tr("At most so many rows"), m_maxRows);
-    m_layout = new QComboBox(dataBox);
-    m_layout->addItem(tr("running text, cut into rows"), QStringLiteral("chunks"));
-    m_layout->addItem(tr("examples packed into rows"), QStringLiteral("packed"));
-    m_layout->addItem(tr("one example per row, padded"), QStringLiteral("padded"));
-    dataForm->addRow(tr("Layout"), m_layout);
+    m_control = new QCheckBox(tr("Also train the uncut model"), dataBox);
+    m_control->setObjectName(QStringLiteral("control"));
+    m_control->setToolTip(tr("Training on a text also teaches that text. Afterwards the uncut model is trained the same way, so that the table can say how much of the cut is "
+                             "really repaired. Takes as long again."));
+    m_control->setEnabled(!document.planIsEmpty());
+    dataForm->addRow(tr("Control"), m_control);
     right->addWidget(dataBox);
     auto* computeBox = new QGroupBox(tr("Compute"), this);
     auto* computeForm = new QFormLayout(computeBox);
@@ -137,9 +134,8 @@ RecoverDialog::RecoverDialog(Document& document, WorkerClient& client, Session& 
     if (last.contains("data")) data = last.at("data").get<protocol::DataMessage>();
     m_data->setText(fromStd(data.file));
     m_evalData->setText(fromStd(last.value("evalFile", "")));
-    m_rowLength->setValue(data.rowLength);
     m_maxRows->setValue(static_cast<int>(std::min<qint64>(data.maxRows, m_maxRows->maximum())));
-    m_layout->setCurrentIndex(std::max(0, m_layout->findData(fromStd(data.layout))));
+    m_control->setChecked(m_control->isEnabled() && last.value("control", false));
     m_device->setCurrentIndex(std::max(0, m_device->findData(fromStd(last.value("device", document.compute().device)))));
     m_dtype->setCurrentIndex(std::max(0, m_dtype->findData(fromStd(last.value("dtype", std::string("f32"))))));
     m_recipe->setCurrentIndex(std::max(0, m_recipe->findData(fromStd(last.value("recipe", "")))));
@@ -153,14 +149,15 @@ RecoverDialog::RecoverDialog(Document& document, WorkerClient& client, Session& 
     connect(m_recipe, &QComboBox::currentIndexChanged, this, &RecoverDialog::chooseRecipe);
     connect(m_form, &ParameterForm::changed, this, &RecoverDialog::scheduleEstimate);
     for (QLineEdit* line : {m_data, m_evalData}) connect(line, &QLineEdit::textChanged, this, &RecoverDialog::scheduleEstimate);
-    for (QComboBox* box : {m_device, m_dtype, m_layout}) connect(box, &QComboBox::currentIndexChanged, this, &RecoverDialog::scheduleEstimate);
-    for (QSpinBox* box : {m_rowLength, m_maxRows}) connect(box, &QSpinBox::valueChanged, this, &RecoverDialog::scheduleEstimate);
+    for (QComboBox* box : {m_device, m_dtype}) connect(box, &QComboBox::currentIndexChanged, this, &RecoverDialog::scheduleEstimate);
+    connect(m_maxRows, &QSpinBox::valueChanged, this, &RecoverDialog::scheduleEstimate);
+    connect(m_control, &QCheckBox::toggled, this, &RecoverDialog::scheduleEstimate);
     connect(buttons, &QDialogButtonBox::rejected, this, &QDialog::reject);
     connect(buttons, &QDialogButtonBox::accepted, this, &RecoverDialog::startRun);
     chooseRecipe(m_recipe->currentIndex());
 }
 
-RecoverDialog::~RecoverDialog() = default;
+RecoverDialog::~RecoverDialog() { dropTime(); }
 
 void RecoverDialog::chooseRecipe(int index) {
     const auto& recipes = m_document.recipes();
@@ -182,16 +179,15 @@ void RecoverDialog::chooseRecipe(int index) {
 Json RecoverDialog::args() const {
     protocol::DataMessage data;
     data.file = m_data->text().toStdString();
-    data.rowLength = m_rowLength->value();
     data.maxRows = m_maxRows->value();
-    data.layout = m_layout->currentData().toString().toStdString();
     Json args{{"recipe", m_recipe->currentData().toString().toStdString()},
               {"set", m_form->values()},
               {"plan", m_document.planJson()},
               {"data", data},
               {"device", m_device->currentData().toString().toStdString()},
               {"dtype", m_dtype->currentData().toString().toStdString()},
-              {"workspace", m_document.workspace().toStdString()}};
+              {"workspace", m_document.workspace().toStdString()},
+              {"control", m_control->isChecked()}};
     if (!m_evalData->text().isEmpty()) {
         protocol::DataMessage evalData = data;
         evalData.file = m_evalData->text().toStdString();
@@ -210,12 +206,20 @@ QString RecoverDialog::firstProblem() const {
     return {};
 }
 
+QString RecoverDialog::problem() const { return m_problem->text(); }
+
 void RecoverDialog::showProblem(const QString& text) {
     m_problem->setText(text);
     m_problem->setVisible(!text.isEmpty());
 }
 
+void RecoverDialog::dropTime() {
+    if (m_timeJob != 0) m_client.cancel(m_timeJob);
+    m_timeJob = 0;
+}
+
 void RecoverDialog::scheduleEstimate() {
+    dropTime();
     const QString problem = firstProblem();
     showProblem(problem);
     m_start->setEnabled(problem.isEmpty() && !m_busy);
@@ -226,7 +230,11 @@ void RecoverDialog::scheduleEstimate() {
 void RecoverDialog::askEstimate() {
     m_estimate->setText(tr("Estimating ..."));
     WorkerCallbacks callbacks;
-    callbacks.result = [this](const Json& result) { showEstimate(result.get<protocol::EstimateMessage>()); };
+    callbacks.result = [this](const Json& result) {
+        const auto estimate = result.get<protocol::EstimateMessage>();
+        if (std::ranges::none_of(estimate.problems, [](const auto& problem) { return problem.severity == "error"; })) askTime();
+        showEstimate(estimate);
+    };
     callbacks.error = [this](const WorkerError& error) {
         m_estimate->setText(tr("No estimate."));
         m_basis->clear();
@@ -235,10 +243,26 @@ void RecoverDialog::askEstimate() {
     m_client.requestView(QStringLiteral("recover_estimate"), QStringLiteral("recover_estimate"), args(), this, callbacks);
 }
 
+void RecoverDialog::askTime() {
+    dropTime();
+    WorkerCallbacks callbacks;
+    callbacks.result = [this](const Json& result) {
+        m_timeJob = 0;
+        showEstimate(result.get<protocol::EstimateMessage>());
+    };
+    callbacks.error = [this](const WorkerError& error) {
+        m_timeJob = 0;
+        if (!error.stopped()) m_basis->setText(tr("The time could not be measured: %1").arg(error.text()));
+    };
+    m_timeJob = m_client.startJob(QStringLiteral("recover_time"), args(), tr("Timing a training step"), this, callbacks);
+}
+
 void RecoverDialog::showEstimate(const protocol::EstimateMessage& estimate) {
     QStringList lines;
     if (estimate.memoryBytes > 0) lines << tr("Memory: about %1").arg(fromStd(formatBytes(static_cast<std::uint64_t>(estimate.memoryBytes))));
-    lines << (estimate.seconds > 0 ? tr("Time: about %1").arg(fromStd(formatDuration(estimate.seconds))) : tr("Time: not measured yet"));
+    m_timed = estimate.seconds > 0;
+    const QString time = m_timed ? tr("about %1").arg(fromStd(formatDuration(estimate.seconds))) : m_timeJob != 0 ? tr("being measured") : tr("not measured");
+    lines << (m_control->isChecked() ? tr("Time: %1, and as long again for the control").arg(time) : tr("Time: %1").arg(time));
     if (estimate.steps > 0) lines << tr("%L1 steps, %2 tokens").arg(estimate.steps).arg(fromStd(formatCount(static_cast<double>(estimate.tokens))));
     if (estimate.trainableParameters > 0) lines << tr("%1 weights are trained").arg(fromStd(formatCount(static_cast<double>(estimate.trainableParameters))));
     m_estimate->setText(lines.join(QLatin1Char('\n')));
@@ -260,6 +284,7 @@ void RecoverDialog::remember() {
     saved["recipe"] = now.at("recipe");
     saved["data"] = now.at("data");
     saved["evalFile"] = m_evalData->text().toStdString();
+    saved["control"] = now.at("control");
     saved["device"] = now.at("device");
     saved["dtype"] = now.at("dtype");
     saved["set"][now.at("recipe").get<std::string>()] = now.at("set");

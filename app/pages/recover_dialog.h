@@ -4,6 +4,7 @@
 #include <QDialog>
 #include <QTimer>
 
+class QCheckBox;
 class QComboBox;
 class QDialogButtonBox;
 class QLabel;
@@ -25,6 +26,9 @@ public:
     ParameterForm& form() const { return *m_form; }
     QPushButton& startButton() const { return *m_start; }
     QLineEdit& dataLine() const { return *m_data; }
+    QString problem() const;                            ///< what keeps the run from starting, as it is shown; empty = nothing
+    QCheckBox& controlBox() const { return *m_control; }
+    bool isTimed() const noexcept { return m_timed; }   ///< the estimate shown holds a measured time
 
 Q_SIGNALS:
     void runStarted(const QString& folder);
@@ -33,6 +37,8 @@ private:
     void chooseRecipe(int index);
     void scheduleEstimate();
     void askEstimate();
+    void askTime();
+    void dropTime();
     void showEstimate(const protocol::EstimateMessage& estimate);
     void startRun();
     void remember();
@@ -43,10 +49,13 @@ private:
     Document& m_document;
     WorkerClient& m_client;
     Session& m_session;
-    QComboBox *m_recipe, *m_device, *m_dtype, *m_layout;
+    QComboBox *m_recipe, *m_device, *m_dtype;
     QLabel *m_summary, *m_planWords, *m_estimate, *m_basis, *m_problem;
     QLineEdit *m_data, *m_evalData;
-    QSpinBox *m_rowLength, *m_maxRows;
+    QSpinBox* m_maxRows;
+    QCheckBox* m_control;
+    std::int64_t m_timeJob = 0;   ///< under way; 0 = none
+    bool m_timed = false;
     ParameterForm* m_form;
     QPushButton* m_start;
     QTimer m_estimateTimer;

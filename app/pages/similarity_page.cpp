@@ -22,12 +22,6 @@ SimilarityPage::SimilarityPage(Document& document, SelectionModel& selection, Wo
     auto* bar = new QHBoxLayout;
     bar->addWidget(new QLabel(tr("Spans of blocks by"), this));
     bar->addWidget(m_choice);
-    bar->addSpacing(fontMetrics().height());
-    bar->addWidget(new QLabel(tr("Colours"), this));
-    auto* colours = new QComboBox(this);
-    for (const ColourMap map : {ColourMap::Viridis, ColourMap::Cividis, ColourMap::Grey}) colours->addItem(ui::title(map), int(map));
-    connect(colours, &QComboBox::currentIndexChanged, this, [this, colours] { m_matrix->setColourMap(ColourMap(colours->currentData().toInt())); });
-    bar->addWidget(colours);
     bar->addStretch(1);
     bar->addWidget(m_state);
     layout->addLayout(bar);

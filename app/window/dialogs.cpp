@@ -208,10 +208,9 @@ void SettingsDialog::apply() {
     settings.setValue("device", m_device->currentData());
     settings.setValue("dtype", m_dtype->currentText());
     settings.setValue("autoPreview", m_autoPreview->isChecked());
-    const bool otherMap = settings.value("colourMap", 0).toInt() != m_colourMap->currentData().toInt();
     settings.setValue("colourMap", m_colourMap->currentData());
     ThemeNotifier::instance().setMode(mode);
-    if (otherMap) Q_EMIT ThemeNotifier::instance().changed();
+    setSequentialMap(static_cast<ColourMap>(m_colourMap->currentData().toInt()));
     m_session.setAutoPreview(m_autoPreview->isChecked());
     m_document.setCompute({m_device->currentData().toString().toStdString(), m_dtype->currentText().toStdString()});
     for (const auto& [action, keys] : m_keys) {

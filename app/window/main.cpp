@@ -1,5 +1,6 @@
 #include "app/window/main_window.h"
 #include "app/window/tour.h"
+#include "widgets/plots/colour_maps.h"
 #include "widgets/plots/theme.h"
 
 #include <QApplication>
@@ -59,6 +60,7 @@ int main(int argc, char** argv) {
     if (parser.isSet(tour)) return runScreenshotTour(parser.value(tour), paths.value(0));
 
     ThemeNotifier::instance().setMode(mode);
+    setSequentialMap(static_cast<ColourMap>(QSettings().value("colourMap", 0).toInt()));
     MainWindow window;
     window.show();
     // The window is on screen before anything is started.

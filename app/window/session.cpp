@@ -68,8 +68,7 @@ void Session::open(const QString& given) {
     if (!QFileInfo(path).isDir()) path = QFileInfo(path).path();
     try {
         const WorkspaceState state = loadWorkspace(path);
-        QString source = fromStd(state.sourcePath);
-        if (QFileInfo(source).isRelative()) source = QDir(path).filePath(source);
+        const QString source = fromStd(state.checkpoint);
         if (!QFileInfo::exists(source)) {
             const QString reason = tr("The workspace's checkpoint %1 is not there any more. Put it back, or open the checkpoint from where it is now.").arg(source);
             Q_EMIT openFailed(path, reason);
@@ -183,7 +182,7 @@ bool Session::save() {
     const auto* model = m_document.model();
     if (!model) return true;
     WorkspaceState state;
-    state.sourcePath = model->path;
+    state.checkpoint = model->path;
     state.fingerprint = model->fingerprint;
     state.plan = m_document.plan();
     state.selections = m_selections;

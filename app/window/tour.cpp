@@ -6,13 +6,18 @@
 #include "app/window/main_window.h"
 #include "app/window/runs_dock.h"
 #include "core/base/numbers.h"
+#include "widgets/forms/parameter_form.h"
 #include "widgets/plots/theme.h"
 
 #include <QApplication>
+#include <QCheckBox>
+#include <QComboBox>
 #include <QDir>
 #include <QElapsedTimer>
 #include <QEventLoop>
 #include <QFile>
+#include <QLineEdit>
+#include <QPushButton>
 #include <QSettings>
 #include <QStandardPaths>
 #include <QTemporaryDir>
@@ -48,6 +53,7 @@ public:
         picture(QStringLiteral("00-start"));
         open() && measure() && plan() && preview();
         if (window.document().model()) pages();
+        if (window.document().model() && recover()) exportRecovered();
         if (window.document().model()) dialogs();
         for (int i = window.messages().rowCount() - 1; i >= 0; --i) note(QStringLiteral("message: ") + window.messages().index(i, 0).data().toString());
         window.close();
@@ -173,10 +179,57 @@ private:
             check(waitFor([&] { return !page->busy(); }, 60), QStringLiteral("page %1").arg(page->id()));
             picture(QStringLiteral("%1-%2").arg(number++, 2, 10, QLatin1Char('0')).arg(page->id()));
         }
+    }
+
+    /// A short recovery through its dialog, in processes of its own, paused and continued on the way, with the control behind it.
+    bool recover() {
+        RecoverDialog dialog(m_window->document(), m_window->client(), m_window->session(), m_window);
+        dialog.form().setValues({{"steps", 60}, {"batch_rows", 4}, {"row_length", 64}, {"eval_every", 10}, {"eval_rows", 16}, {"checkpoint_every", 30}, {"lr", 3e-4}});
+        dialog.controlBox().setChecked(true);
+        dialog.show();
+        check(waitFor([&] { return dialog.isTimed(); }, 60), QStringLiteral("the dialog tells memory and time first"));
+        picture(QStringLiteral("20-recover"), &dialog);
+        QString folder;
+        QObject::connect(&dialog, &RecoverDialog::runStarted, &dialog, [&](const QString& started) { folder = started; });
+        dialog.startButton().click();
+        if (!check(waitFor([&] { return !folder.isEmpty(); }, 30), QStringLiteral("the run folder is written"))) {
+            note(dialog.problem());
+            return false;
+        }
         m_window->applyLayout(QStringLiteral("recover"));
-        settle(100);
-        picture(QStringLiteral("%1-runs").arg(number, 2, 10, QLatin1Char('0')));
+        m_window->runsDock().showRun(folder);
+        RunFollower* run = m_window->runs().findRun(folder);
+        if (!check(run && waitFor([&] { return run->status().step > 3; }, 60), QStringLiteral("the run reports its steps"))) return false;
+        m_window->runsDock().pauseOrResume();
+        check(waitFor([&] { return run->status().state == "paused"; }, 30), QStringLiteral("the run pauses"));
+        picture(QStringLiteral("30-run-paused"));
+        m_window->runsDock().pauseOrResume();
+        check(waitFor([&] { return run->status().state == "done"; }, 120), QStringLiteral("the run goes on and ends"));
+        const auto control = [&] { return m_window->runs().findRun(run->controlFolder()); };
+        check(waitFor([&] { return control() && control()->status().state == "done"; }, 120), QStringLiteral("the control ends"));
+        settle(1200);
+        const double share = m_window->runs().recovered(*run);
+        note(QStringLiteral("perplexity uncut %1, cut %2, recovered %3; recovered like for like %4 %").arg(run->status().baselinePerplexity).arg(run->status().cutPerplexity).arg(run->status().bestPerplexity).arg(100 * share, 0, 'f', 0));
+        check(std::isfinite(share), QStringLiteral("run and control are compared"));
+        m_window->runsDock().showRun(folder);
+        settle(300);
+        picture(QStringLiteral("31-runs"));
         m_window->applyLayout(QStringLiteral("cut"));
+        return true;
+    }
+
+    /// Writes the recovered model through the dialog; it is opened again and compared there.
+    void exportRecovered() {
+        ExportDialog dialog(m_window->document(), m_window->client(), m_window->session(), m_window->runs(), m_window);
+        dialog.show();
+        if (!check(dialog.sourceBox().count() > 1, QStringLiteral("the export offers the recovered model"))) return;
+        dialog.sourceBox().setCurrentIndex(1);
+        dialog.goTo(ExportDialog::Write);
+        dialog.folderLine().setText(m_window->document().workspace() + QStringLiteral("/exports/recovered"));
+        dialog.startWriting();
+        check(waitFor([&] { return dialog.step() != ExportDialog::Progress; }, 120) && dialog.step() == ExportDialog::Report, QStringLiteral("the export is written"));
+        check(dialog.verified(), QStringLiteral("the export was opened again and compared"));
+        picture(QStringLiteral("32-export-report"), &dialog);
     }
 
     void dialogs() {
@@ -186,8 +239,6 @@ private:
             picture(name, &dialog);
             dialog.hide();
         };
-        RecoverDialog recover(m_window->document(), m_window->client(), m_window->session(), m_window);
-        show(QStringLiteral("20-recover"), recover);
         ExportDialog exports(m_window->document(), m_window->client(), m_window->session(), m_window->runs(), m_window);
         show(QStringLiteral("21-export-target"), exports);
         exports.goTo(ExportDialog::Shape);

@@ -3,7 +3,7 @@
 
 namespace resect::ui {
 
-/// Opens a checkpoint (empty: the demo) in a window, measures, selects, plans, previews, and writes a picture of every page and dialog in
+/// Opens a checkpoint (empty: the demo) in a window, measures, selects, plans, previews, recovers, exports, and writes a picture of every page and dialog in
 /// both themes and report.txt into `folder`. Returns 0 when every step worked, 1 otherwise; the report says which did not. Uses a workspace of its own.
 int runScreenshotTour(const QString& folder, const QString& checkpoint);
 

@@ -1,6 +1,7 @@
 #include "app/window/workspace_store.h"
 
 #include "core/base/error.h"
+#include "core/protocol/workspace_file.h"
 
 #include <QCoreApplication>
 #include <QDateTime>
@@ -56,46 +57,41 @@ QString saveWorkspace(const QString& folder, const WorkspaceState& state) {
         for (const auto& ref : refs) list.push_back(refToJson(ref));
         selections[name] = std::move(list);
     }
-    const Json workspace{{"resect_workspace", 1},
-                         {"source", {{"path", state.sourcePath}, {"fingerprint", state.fingerprint}}},
-                         {"plan", "plans/current.json"},
-                         {"data", state.data},
-                         {"compute", {{"device", state.compute.device}, {"dtype", state.compute.dtype}}},
-                         {"selections", selections},
-                         {"forms", state.forms},
-                         {"window", state.window}};
+    protocol::WorkspaceFile file;
+    file.checkpoint = state.checkpoint;
+    file.fingerprint = state.fingerprint;
+    file.selections = std::move(selections);
+    file.layout = state.window;
+    file.others = {{"plan", "plans/current.json"}, {"data", state.data}, {"compute", {{"device", state.compute.device}, {"dtype", state.compute.dtype}}}, {"forms", state.forms}};
     // The plan first: a workspace.json that names a plan then always finds one.
     if (const QString problem = writeFile(folder + QStringLiteral("/plans/current.json"), planToFile(state.plan, state.fingerprint)); !problem.isEmpty()) return problem;
-    return writeFile(folder + QStringLiteral("/workspace.json"), workspace);
+    return writeFile(folder + QStringLiteral("/workspace.json"), file.toJson(folder.toStdString()));
 }
 
 WorkspaceState loadWorkspace(const QString& folder) {
     const QString path = folder + QStringLiteral("/workspace.json");
     const std::string subject = path.toStdString();
-    const Json json = readFile(path);
-    if (!json.is_object() || !json.contains("resect_workspace")) throw Error(ErrorCode::BadInput, subject, "expected a workspace (the field resect_workspace)");
-    if (json.at("resect_workspace") != 1) throw Error(ErrorCode::Unsupported, subject, "this workspace was written by a newer Resect (version " + json.at("resect_workspace").dump() + ", this one reads 1)");
+    const auto file = protocol::WorkspaceFile::fromJson(readFile(path), folder.toStdString(), subject);
+    const Json& json = file.others;
     WorkspaceState state;
-    const Json source = json.value("source", Json::object());
-    state.sourcePath = stringField(source, "path", subject);
-    state.fingerprint = stringField(source, "fingerprint", subject, "");
+    state.checkpoint = file.checkpoint.string();
+    state.fingerprint = file.fingerprint;
+    state.window = file.layout;
     try {
         if (json.contains("data")) state.data = json.at("data").get<protocol::DataMessage>();
         if (json.contains("compute")) {
             state.compute.device = json.at("compute").value("device", state.compute.device);
             state.compute.dtype = json.at("compute").value("dtype", state.compute.dtype);
         }
-        if (json.contains("selections") && json.at("selections").is_object())
-            for (const auto& [name, list] : json.at("selections").items()) {
-                RefSet refs;
-                for (const auto& entry : list)
-                    if (const auto ref = refFromJson(entry)) refs.push_back(*ref);
-                state.selections[name] = normalised(std::move(refs));
-            }
+        for (const auto& [name, list] : file.selections.items()) {
+            RefSet refs;
+            for (const auto& entry : list)
+                if (const auto ref = refFromJson(entry)) refs.push_back(*ref);
+            state.selections[name] = normalised(std::move(refs));
+        }
     } catch (const std::exception& error) {
         throw Error(ErrorCode::BadInput, subject, error.what());
     }
-    if (json.contains("window") && json.at("window").is_object()) state.window = json.at("window");
     if (json.contains("forms") && json.at("forms").is_object()) state.forms = json.at("forms");
     const QString planPath = folder + QLatin1Char('/') + fromStd(stringField(json, "plan", subject, "plans/current.json"));
     if (QFileInfo::exists(planPath)) {

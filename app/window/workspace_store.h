@@ -13,7 +13,7 @@ namespace resect::ui {
 /// What a workspace folder (NAME.resect) holds of the window: workspace.json and plans/current.json. Measurements, runs and exports
 /// lie beside them and are written by others.
 struct WorkspaceState {
-    std::string sourcePath, fingerprint;
+    std::string checkpoint, fingerprint;
     Plan plan;
     std::string planFingerprint;                    ///< of the checkpoint that the plan was made for
     std::map<std::string, RefSet> selections;       ///< named ones

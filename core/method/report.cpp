@@ -217,6 +217,5 @@ Report reportFromJson(const Json& json, const std::string& subject) {
     return report;
 }
 
-std::string_view resectVersion() noexcept { return RESECT_VERSION; }
 
 }  // namespace resect

@@ -77,7 +77,4 @@ protocol::ProblemMessage toMessage(const Problem& problem);
 /// Throws BadInput with `subject` when values, errors, shape and axes of the dataset do not fit each other.
 void checkDataset(const ReportDataset& dataset, const std::string& subject);
 
-/// "0.1.0"
-std::string_view resectVersion() noexcept;
-
 }  // namespace resect

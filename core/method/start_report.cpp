@@ -1,3 +1,4 @@
+#include "core/base/version.h"
 #include "core/method/method.h"
 
 namespace resect {
@@ -10,7 +11,7 @@ Report startReport(const Method& method, const ModelRun& run, const Parameters& 
     report.dataFingerprint = run.data().fingerprint;
     report.dataDescription = run.data().description;
     report.dtype = run.dtypeName();
-    report.version = std::string(resectVersion());
+    report.version = versionText();
     report.samplesTotal = static_cast<std::int64_t>(run.data().rows.size());
     return report;
 }

@@ -32,8 +32,9 @@
 /// | preview | {plan, data: DataMessage, device, dtype, maxRows} (job) | PreviewMessage; the same as `partial` while it runs |
 /// | generate | {prompt, plan?, checkpoint?, maxNewTokens, temperature, topK, topP, seed} (job) | {text, tokens: [{id, text, logProbability}]}; tokens come as `partial` {token} |
 /// | attention | {text, block, head} (job) | {tokens: [text], weights: [[..]]}, at most 128 x 128 |
-/// | recover_estimate | {recipe, set: {}, plan, data: DataMessage, device, dtype} | EstimateMessage |
-/// | run_create | {recipe, set: {}, plan, data, evalData?, device, dtype, workspace, out?} | {folder}: writes job.json; the window starts `resect-cli run` itself |
+/// | recover_estimate | {recipe, set: {}, plan, data: DataMessage, device, dtype} | EstimateMessage, what is known at once |
+/// | recover_time | as recover_estimate (job) | EstimateMessage with a measured time |
+/// | run_create | {recipe, set: {}, plan, data, evalData?, control?: true, device, dtype, workspace, out?} | {folder}: writes job.json, and that of the control in FOLDER-control; the window starts `resect-cli run` itself |
 /// | export | {source, plan?, to, way, dtype, shardBytes, data?} (job) | ExportMessage |
 /// | cancel | {id} | {} |
 namespace resect::protocol {

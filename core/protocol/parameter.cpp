@@ -137,7 +137,8 @@ Converted convert(const ParameterInfo& info, const Json& given) {
 
 std::string shown(const Json& value) {
     std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-    return text.size() > 80 ? text.substr(0, 77) + "..." : text;
+    if (text.size() > 80) text.replace(77, std::string::npos, "...");
+    return text;
 }
 
 std::string knownNames(const std::vector<ParameterInfo>& declared) {

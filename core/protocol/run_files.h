@@ -30,7 +30,7 @@ struct RunStatus {
     double baselinePerplexity = 0; ///< of the uncut model on the evaluation rows
     double cutPerplexity = 0;      ///< right after the cut, before the first step
     double bestPerplexity = 0;
-    double recovery = 0;           ///< share of the lost loss that is back, 0..1 (may leave that range)
+    double recovery = 0;           ///< (cut - now) / (cut - baseline) in losses; above 1 when training on the text gains more than the cut lost
     std::string message;           ///< the last thing worth telling, or why it failed
 };
 
@@ -41,6 +41,11 @@ struct MetricsRow {
     std::string event;             ///< "" = a training step; eval, checkpoint, pause, resume, nonfinite, restart, stop
     Json loss, evalLoss, evalPerplexity, recovery, kl, learningRate, gradientNorm, tokensPerSecond;
 };
+
+/// The share of the gap between cut and uncut model that training closed when both were trained the same way, in losses (nats):
+/// 1 - (run.best - control.best) / (run.cut - run.baseline). Unlike RunStatus::recovery it does not count what training on the text teaches
+/// any model. NaN while one of the values is missing.
+double likeForLikeRecovery(const RunStatus& run, const RunStatus& control);
 
 RESECT_JSON_DECLARE(RunStatus)
 RESECT_JSON_DECLARE(MetricsRow)

@@ -11,7 +11,7 @@
 #include "core/train/losses.h"
 #include "core/train/run.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <chrono>
@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::uint64_t kProgramBytes = 250'000'000, kLogitsBytes = 64 << 20;
 constexpr std::int64_t kProbedParameters = 300'000'000;
+constexpr double kProbedFlops = 1e12;   // of one timed pass, at 6 per parameter and token
 constexpr int kAutomaticRow = 256;
 
 std::uint64_t elementBytes(const std::string& dtype) { return parseDtype(dtype) == torch::kFloat32 ? 4 : 2; }
@@ -78,8 +79,8 @@ std::uint64_t freeHostMemory() {
     return 0;
 }
 
-/// Seconds of one step of a model of this shape with random weights.
-double probeStep(const ModelShape& shape, const TrainOptions& options, const RunJob& job, int rowLength) {
+/// Seconds of one step of a model of this shape with random weights; nullopt when it was stopped.
+std::optional<double> probeStep(const ModelShape& shape, const TrainOptions& options, const RunJob& job, int rowLength, const JobContext& context) {
     configureRuntime(job.threads);
     const auto device = parseDevice(job.device);
     const auto model = LanguageModel::random(shape, {device, parseDtype(job.dtype), !options.lora}, 0.02, job.seed);
@@ -95,10 +96,14 @@ double probeStep(const ModelShape& shape, const TrainOptions& options, const Run
     TokenRow row;
     row.ids.assign(static_cast<std::size_t>(rowLength), 0);
     row.targets.assign(row.ids.size(), 0);
-    const std::vector<const TokenRow*> rows(static_cast<std::size_t>(options.batchRows), &row);
+    const double rowFlops = 6.0 * double(costOf(shape, rowLength).parameters) * rowLength;
+    const auto timedRows = std::clamp(static_cast<std::int64_t>(kProbedFlops / rowFlops), std::int64_t{1}, static_cast<std::int64_t>(options.batchRows));
+    const std::vector<const TokenRow*> rows(static_cast<std::size_t>(timedRows), &row);
     const auto batch = makeBatch(rows).to(device);
     double seconds = 0;
     for (int i = 0; i < 2; ++i) {  // the first one warms caches up
+        if (context.stopped()) return std::nullopt;
+        context.progress({double(i), 2, "steps", "timing a step"});
         const auto start = std::chrono::steady_clock::now();
         accumulateGradients(*model, options.distillWeight > 0 ? model.get() : nullptr, batch,
                             {options.distillWeight, options.distillTemperature, options.routerBalance}, 1);
@@ -108,7 +113,7 @@ double probeStep(const ModelShape& shape, const TrainOptions& options, const Run
         for (auto& slot : slots) slot.parameter.mutable_grad() = slot.gradient = torch::Tensor();
         seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
-    return seconds * options.accumulation;
+    return seconds * options.accumulation * double(options.batchRows) / double(timedRows);
 }
 
 }  // namespace
@@ -153,21 +158,22 @@ void judgeMemory(RunEstimate& estimate, const std::string& device) {
                                  "Take fewer or shorter rows per batch, bf16, or the LoRA recipe."});
 }
 
-RunEstimate estimateRun(const RunJob& job, Probe probe) {
+RunEstimate estimateRun(const RunJob& job, Probe probe, const JobContext& context) {
     const auto options = trainOptions(recipe(job.recipe), job.parameters);
     const auto shapes = shapesOfJob(job);
     const int rowLength = rowLengthFor(options, shapes.cut);
     auto estimate = estimateMemory(shapes.cut, shapes.source, options, job.dtype, rowLength);
     judgeMemory(estimate, job.device);
     estimate.steps = options.steps;
-    if (options.steps == 0) estimate.steps = totalSteps(options, countTrainRows(job, options, shapes.cut));
+    if (options.steps == 0 && probe == Probe::Step) estimate.steps = totalSteps(options, countTrainRows(job, options, shapes.cut));
     estimate.tokens = estimate.steps * options.batchRows * options.accumulation * rowLength;
     const bool small = costOf(shapes.cut, rowLength).parameters <= kProbedParameters;
     if (probe == Probe::Step && small && !hasErrors(estimate.problems)) {
-        const double step = probeStep(shapes.cut, options, job, rowLength);
-        estimate.seconds = step * double(estimate.steps);
+        const auto step = probeStep(shapes.cut, options, job, rowLength, context);
+        if (!step) return estimate;
+        estimate.seconds = *step * double(estimate.steps);
         if (options.maxMinutes > 0) estimate.seconds = std::min(estimate.seconds, options.maxMinutes * 60);
-        estimate.basis = "Memory is estimated from the model's sizes; time from one measured step of " + formatDuration(step) +
+        estimate.basis = "Memory is estimated from the model's sizes; time from one measured step of " + formatDuration(*step) +
                          ", without evaluations and checkpoints.";
     }
     return estimate;

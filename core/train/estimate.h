@@ -1,5 +1,6 @@
 #pragma once
 #include "core/anatomy/model_shape.h"
+#include "core/base/job.h"
 #include "core/base/problem.h"
 #include "core/train/recipe.h"
 #include "core/train/run_job.h"
@@ -26,7 +27,7 @@ struct RunEstimate {
     std::uint64_t weights = 0, teacher = 0, gradients = 0, optimiser = 0, activations = 0, logits = 0, program = 0;
     std::uint64_t freeBytes = 0;                 ///< on the device now; 0 = not known
     std::int64_t trainableParameters = 0;
-    std::int64_t steps = 0, tokens = 0;          ///< tokens 0 = not known without reading the data
+    std::int64_t steps = 0, tokens = 0;          ///< 0 = not known without reading the data
     double seconds = 0;                          ///< training alone; 0 = not measured
     std::string basis;                           ///< how it was obtained, one sentence
     std::vector<Problem> problems;               ///< an Error when it cannot fit
@@ -39,12 +40,13 @@ RunEstimate estimateMemory(const ModelShape& shape, const ModelShape& uncut, con
 void judgeMemory(RunEstimate& estimate, const std::string& device);
 
 enum class Probe {
-    No,
-    Step   ///< times two steps of a model of that shape with random weights, when the model has at most 300 million parameters
+    No,    ///< answers at once: reads headers only
+    Step   ///< also counts the data's rows where epochs ask for it, and times steps of a model of that shape with random weights
 };
-/// For a job that has not started: opens the source, applies the plan to its shape, and reads the data only to count epochs.
-/// Throws what opening the source or checking the plan throws.
-RunEstimate estimateRun(const RunJob& job, Probe probe);
+/// For a job that has not started: opens the source and applies the plan to its shape. Models above 300 million parameters are not timed; of
+/// large batches a part is timed, so that one pass takes a second or so. A stop leaves the time unmeasured. Throws what opening the source,
+/// checking the plan or reading the data throws.
+RunEstimate estimateRun(const RunJob& job, Probe probe, const JobContext& context = {});
 
 /// Tokens per row that the options mean for this model. Throws Usage when they exceed its context.
 int rowLengthFor(const TrainOptions& options, const ModelShape& shape);

@@ -50,7 +50,7 @@ Json dataJson(const RunData& data) { return {{"file", data.file.string()}, {"max
 
 RunJob RunJob::fromJson(const Json& json, const std::string& subject) {
     if (!json.is_object()) throw Error(ErrorCode::BadInput, subject, "expected an object, found " + std::string(json.type_name()));
-    refuseUnknown(json, {"resect_run", "recipe", "set", "source", "plan", "reference", "data", "evalData", "device", "dtype", "seed", "threads"}, subject);
+    refuseUnknown(json, {"resect_run", "recipe", "set", "source", "plan", "reference", "control", "data", "evalData", "device", "dtype", "seed", "threads"}, subject);
     if (const auto version = intField(json, "resect_run", subject); version != kJobVersion)
         throw Error(ErrorCode::BadInput, subject, "resect_run: expected version 1, found " + std::to_string(version));
     RunJob job;
@@ -62,6 +62,7 @@ RunJob RunJob::fromJson(const Json& json, const std::string& subject) {
     job.sourceFingerprint = stringField(source, "fingerprint", subject + ": source", "");
     if (json.contains("plan") && !json["plan"].is_null()) job.plan = objectField(json, "plan", subject);
     job.reference = stringField(json, "reference", subject, "");
+    job.control = stringField(json, "control", subject, "");
     job.data = readData(objectField(json, "data", subject), subject + ": data");
     if (json.contains("evalData") && !json["evalData"].is_null()) job.evalData = readData(objectField(json, "evalData", subject), subject + ": evalData");
     job.device = stringField(json, "device", subject, job.device);
@@ -83,6 +84,7 @@ Json RunJob::toJson() const {
     json["source"] = {{"path", source.string()}, {"fingerprint", sourceFingerprint}};
     json["plan"] = plan;
     if (!reference.empty()) json["reference"] = reference.string();
+    if (!control.empty()) json["control"] = control.string();
     json["data"] = dataJson(data);
     json["evalData"] = evalData.file.empty() ? Json() : dataJson(evalData);
     json["device"] = device;
@@ -92,14 +94,23 @@ Json RunJob::toJson() const {
     return json;
 }
 
+RunJob controlOf(const RunJob& job) {
+    if (job.plan.is_null()) throw Error(ErrorCode::Usage, "control", "nothing is cut, so the run would be its own control; give a plan, or leave the control out");
+    auto control = job;
+    control.plan = Json();
+    control.control.clear();
+    return control;
+}
+
 void createRun(const fs::path& folder, const RunJob& job) {
     if (fs::exists(folder / "job.json")) throw Error(ErrorCode::BadInput, folder.string(), "already holds a run; choose another folder, or resume that run");
+    if (!job.control.empty()) createRun(job.control, controlOf(job));
     std::error_code failure;
     fs::create_directories(folder, failure);
     if (failure) throw Error(ErrorCode::NoPermission, folder.string(), "cannot be created: " + failure.message());
     // The run may be resumed from elsewhere.
     auto lasting = job;
-    for (auto* path : {&lasting.source, &lasting.reference, &lasting.data.file, &lasting.evalData.file}) {
+    for (auto* path : {&lasting.source, &lasting.reference, &lasting.control, &lasting.data.file, &lasting.evalData.file}) {
         if (!path->empty()) *path = fs::absolute(*path).lexically_normal();
     }
     writeJsonFile(folder / "job.json", lasting.toJson());

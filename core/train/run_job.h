@@ -17,7 +17,7 @@ struct RunData {
 /// What a run shall do: `job.json` of a run folder.
 ///
 /// {"resect_run": 1, "recipe": "lora", "set": {"steps": 300}, "source": {"path": "...", "fingerprint": "sha256:..."}, "plan": {...},
-///  "data": {"file": "...", "maxRows": 0, "maxBytes": 0}, "evalData": {...}, "device": "cpu", "dtype": "f32", "seed": 0, "threads": 0}
+///  "control": "...", "data": {"file": "...", "maxRows": 0, "maxBytes": 0}, "evalData": {...}, "device": "cpu", "dtype": "f32", "seed": 0, "threads": 0}
 ///
 /// Relative paths are relative to the working directory of the program that runs the job. For the recipe "pretrain" the source is a
 /// config.json, or a folder that holds one, with the tokenizer files beside it.
@@ -28,6 +28,9 @@ struct RunJob {
     std::string sourceFingerprint;         ///< "" = not compared
     Json plan;                             ///< as in plan.json, null = nothing is cut
     std::filesystem::path reference;       ///< the uncut model when the source was cut elsewhere; "" = the source
+    /// Run folder in which the uncut model is trained the same way afterwards; "" = none. Training on a text also teaches that text, which
+    /// is no recovery: only the control tells the two apart (protocol::likeForLikeRecovery).
+    std::filesystem::path control;
     RunData data, evalData;                ///< evalData.file "" = the held-out tail of data
     std::string device = "auto";
     std::string dtype = "f32";             ///< "f32", "bf16": of the arithmetic; master weights and optimiser state are always f32
@@ -39,7 +42,11 @@ struct RunJob {
     Json toJson() const;
 };
 
-/// Creates the run folder with its job.json, paths made absolute. Throws BadInput when the folder already holds a job, NoPermission, DiskFull.
+/// The control of a job: the same without the plan. Throws Usage when nothing is cut, so that there is nothing to control.
+RunJob controlOf(const RunJob& job);
+
+/// Creates the run folder with its job.json, paths made absolute; the folder of the control too. Throws BadInput when a folder already holds a
+/// job, Usage as controlOf, NoPermission, DiskFull.
 void createRun(const std::filesystem::path& folder, const RunJob& job);
 /// Reads `folder`/job.json. Throws NotFound, BadInput.
 RunJob readRunJob(const std::filesystem::path& folder);

@@ -8,7 +8,8 @@
 #include "core/export/peft_adapter.h"
 #include "core/models/tensor_file.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <cmath>

@@ -5,7 +5,7 @@
 #include "core/base/numbers.h"
 #include "core/export/manifest.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>

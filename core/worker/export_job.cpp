@@ -4,7 +4,8 @@
 #include "core/base/numbers.h"
 #include "core/worker/describe.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <random>

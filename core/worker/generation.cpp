@@ -2,7 +2,8 @@
 
 #include "core/base/error.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <chrono>
 
@@ -20,7 +21,9 @@ Generation generateText(OpenedCheckpoint& opened, const std::string& prompt, con
     std::vector<std::int64_t> all = ids;
     std::string before = tokenizer.decode(all);
     const auto start = std::chrono::steady_clock::now();
-    generate(*model, ids, sampling, job, [&](std::int64_t id, double logProbability) {
+    SamplingOptions known = sampling;
+    known.idLimit = tokenizer.vocabSize();
+    generate(*model, ids, known, job, [&](std::int64_t id, double logProbability) {
         all.push_back(id);
         // Decoding the whole keeps spaces and multi-byte characters right; the new text is what it adds.
         const std::string now = tokenizer.decode(all);

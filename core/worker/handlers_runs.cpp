@@ -40,8 +40,8 @@ RunJob runJobOf(const OpenedCheckpoint& opened, const Json& args) {
     return job;
 }
 
-protocol::EstimateMessage estimate(const RunJob& job) {
-    const RunEstimate found = estimateRun(job, Probe::No);
+protocol::EstimateMessage estimate(const RunJob& job, Probe probe, const JobContext& context) {
+    const RunEstimate found = estimateRun(job, probe, context);
     protocol::EstimateMessage message;
     message.memoryBytes = static_cast<std::int64_t>(found.memory());
     message.trainableParameters = found.trainableParameters;
@@ -62,12 +62,16 @@ void addRunCalls(Server& server, const std::shared_ptr<Session>& session) {
         return Json(previewer->preview(*session->opened(), plan, args.at("data").get<protocol::DataMessage>(), {args.value("device", "auto"), args.value("dtype", "")}, job,
                                        [&](const protocol::PreviewMessage& message) { partial(message); }));
     });
-    server.addQuestion("recover_estimate", [session](const Json& args) { return Json(estimate(runJobOf(*session->opened(), args))); });
+    server.addQuestion("recover_estimate", [session](const Json& args) { return Json(estimate(runJobOf(*session->opened(), args), Probe::No, {})); });
+    server.addJob("recover_time", [session](const Json& args, const JobContext& job, const Server::Partial&) {
+        return Json(estimate(runJobOf(*session->opened(), args), Probe::Step, job));
+    });
     server.addQuestion("run_create", [session](const Json& args) {
         const auto opened = session->opened();
-        const RunJob job = runJobOf(*opened, args);
+        RunJob job = runJobOf(*opened, args);
         fs::path folder = args.value("out", "");
         if (folder.empty()) folder = workspaceFor(args.value("workspace", ""), *opened).newRun(job.recipe);
+        if (args.value("control", false)) job.control = folder.string() + "-control";
         createRun(folder, job);
         return Json{{"folder", fs::absolute(folder).string()}};
     });

@@ -4,7 +4,8 @@
 #include "core/data/dataset.h"
 #include "core/models/tensor_file.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 namespace resect {
 

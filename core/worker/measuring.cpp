@@ -33,7 +33,7 @@ Workspace workspaceFor(const fs::path& folder, const OpenedCheckpoint& opened) {
     const fs::path place = folder.empty() ? cacheFolder() : folder;
     if (Workspace::isWorkspace(place)) return Workspace::open(place);
     fs::create_directories(place.parent_path().empty() ? fs::path(".") : place.parent_path());
-    WorkspaceInfo info;
+    protocol::WorkspaceFile info;
     if (!folder.empty()) {
         info.checkpoint = fs::absolute(opened.path());
         info.fingerprint = opened.checkpoint().fingerprint();

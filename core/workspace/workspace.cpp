@@ -3,6 +3,7 @@
 #include "core/base/error.h"
 #include "core/base/files.h"
 #include "core/base/log.h"
+#include "core/base/version.h"
 #include "core/checkpoint/checkpoint_writer.h"
 #include "core/workspace/report_file.h"
 
@@ -48,14 +49,6 @@ void newestFirst(std::vector<fs::path>& paths) {
     std::stable_sort(paths.begin(), paths.end(), [&](const auto& a, const auto& b) { return written(a) > written(b); });
 }
 
-fs::path absoluteCheckpoint(const Json& json, const fs::path& folder, const std::string& subject) {
-    const fs::path stored = stringField(json, "checkpoint", subject);
-    const fs::path beside = stringField(json, "checkpoint_relative", subject, "");
-    std::error_code ignored;
-    if (!fs::exists(stored, ignored) && !beside.empty() && fs::exists(folder / beside, ignored)) return fs::weakly_canonical(folder / beside, ignored);
-    return stored;
-}
-
 /// Empty, or left behind by a create() that was cut short: nothing but our own empty subfolders.
 bool isUnused(const fs::path& folder) {
     std::error_code ignored;
@@ -72,7 +65,7 @@ bool isUnused(const fs::path& folder) {
 std::string MeasureKey::hex() const {
     const nlohmann::json sorted = nlohmann::json::parse(parameters.dump());
     Json all = Json::object();
-    all["version"] = resectVersion();
+    all["version"] = versionText();
     all["method"] = method;
     all["parameters"] = sorted.dump();
     all["model"] = modelFingerprint;
@@ -86,14 +79,14 @@ MeasureKey keyOf(const Report& report) {
     return {report.method, report.parameters, report.modelFingerprint, report.dataFingerprint, report.dtype, report.seed};
 }
 
-Workspace::Workspace(fs::path folder, WorkspaceInfo info, Json raw) : m_folder(std::move(folder)), m_info(std::move(info)), m_raw(std::move(raw)) {}
+Workspace::Workspace(fs::path folder, protocol::WorkspaceFile info) : m_folder(std::move(folder)), m_info(std::move(info)) {}
 
-Workspace Workspace::create(const fs::path& folder, const WorkspaceInfo& info) {
+Workspace Workspace::create(const fs::path& folder, const protocol::WorkspaceFile& info) {
     std::error_code ignored;
     if (fs::exists(folder, ignored) && !isUnused(folder))
         throw Error(ErrorCode::BadInput, folder.string(), "expected a new or an empty folder, found one in use");
     for (const char* name : kFolders) makeFolder(folder / name);
-    Workspace workspace(fs::absolute(folder), {}, Json::object());
+    Workspace workspace(fs::absolute(folder), {});
     workspace.save(info);
     return workspace;
 }
@@ -106,33 +99,18 @@ bool Workspace::isWorkspace(const fs::path& folder) {
 Workspace Workspace::open(const fs::path& folder) {
     const fs::path file = folder / kFile;
     if (!isWorkspace(folder)) throw Error(ErrorCode::NotFound, folder.string(), "this is no workspace: it holds no workspace.json");
-    Json json = readJsonFile(file);
-    const std::string subject = file.string();
-    if (!json.is_object() || intField(json, "resect_workspace", subject) != 1) throw Error(ErrorCode::BadInput, subject + ": resect_workspace", "expected version 1");
-    WorkspaceInfo info;
-    info.checkpoint = absoluteCheckpoint(json, folder, subject);
-    info.fingerprint = stringField(json, "fingerprint", subject);
-    readField(json, "selections", info.selections);
-    readField(json, "layout", info.layout);
-    if (!info.selections.is_object()) throw Error(ErrorCode::BadInput, subject + ": selections", "expected an object of names");
+    auto info = protocol::WorkspaceFile::fromJson(readJsonFile(file), folder, file.string());
     for (const char* name : kFolders) makeFolder(folder / name);
-    return Workspace(fs::absolute(folder), std::move(info), std::move(json));
+    return Workspace(fs::absolute(folder), std::move(info));
 }
 
-void Workspace::save(const WorkspaceInfo& info) {
-    Json json = m_raw;
-    json["resect_workspace"] = 1;
-    std::error_code failed;
-    const bool bound = !info.checkpoint.empty();  // a cache serves all checkpoints
-    const fs::path beside = bound ? fs::relative(info.checkpoint, m_folder, failed) : fs::path();
-    json["checkpoint"] = bound ? fs::absolute(info.checkpoint).string() : "";
-    json["checkpoint_relative"] = failed ? "" : beside.string();
-    json["fingerprint"] = info.fingerprint;
-    json["selections"] = info.selections;
-    json["layout"] = info.layout;
-    writeJsonFile(m_folder / kFile, json);
-    m_raw = std::move(json);
-    m_info = info;
+void Workspace::save(const protocol::WorkspaceFile& info) {
+    auto file = info;
+    for (const auto& [field, value] : m_info.others.items()) {
+        if (!file.others.contains(field)) file.others[field] = value;
+    }
+    writeJsonFile(m_folder / kFile, file.toJson(m_folder));
+    m_info = std::move(file);
 }
 
 fs::path Workspace::planFile(const std::string& name) const {

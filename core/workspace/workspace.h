@@ -1,5 +1,6 @@
 #pragma once
 #include "core/method/report.h"
+#include "core/protocol/workspace_file.h"
 #include "core/surgery/edit_plan.h"
 
 #include <filesystem>
@@ -21,29 +22,20 @@ struct MeasureKey {
 };
 MeasureKey keyOf(const Report& report);
 
-/// What workspace.json holds. The window's parts are opaque here.
-struct WorkspaceInfo {
-    std::filesystem::path checkpoint;   ///< the source, absolute; empty for a cache that serves all checkpoints
-    std::string fingerprint;            ///< of the source
-    Json selections = Json::object();   ///< named selections: {name: [components]}
-    Json layout;                        ///< the window's own
-};
-
 /// A workspace folder, NAME.resect: workspace.json, plans/, measures/, runs/, exports/. Every file is replaced atomically.
 /// Cheap; holds no file open. Several processes may use one folder.
 class Workspace {
 public:
     /// Makes the folder and its subfolders. Throws BadInput when it holds something already, NoPermission.
-    static Workspace create(const std::filesystem::path& folder, const WorkspaceInfo& info);
+    static Workspace create(const std::filesystem::path& folder, const protocol::WorkspaceFile& info);
     /// Throws NotFound (no workspace.json), BadInput naming the field.
     static Workspace open(const std::filesystem::path& folder);
     static bool isWorkspace(const std::filesystem::path& folder);
 
     const std::filesystem::path& folder() const noexcept { return m_folder; }
-    const WorkspaceInfo& info() const noexcept { return m_info; }
-    /// Writes workspace.json. Fields that this version does not know stay as they are. The checkpoint is also stored relative to the folder,
-    /// so that both can be moved together.
-    void save(const WorkspaceInfo& info);
+    const protocol::WorkspaceFile& info() const noexcept { return m_info; }
+    /// Writes workspace.json. Fields that `info` does not have stay as they are.
+    void save(const protocol::WorkspaceFile& info);
 
     std::vector<std::string> planNames() const;                          ///< ascending
     EditPlan readPlan(const std::string& name) const;                    ///< throws NotFound, BadInput
@@ -62,11 +54,10 @@ public:
     std::filesystem::path exportFolder(const std::string& name) const;   ///< exports/NAME, not created
 
 private:
-    Workspace(std::filesystem::path folder, WorkspaceInfo info, Json raw);
+    Workspace(std::filesystem::path folder, protocol::WorkspaceFile info);
     std::filesystem::path planFile(const std::string& name) const;
     std::filesystem::path m_folder;
-    WorkspaceInfo m_info;
-    Json m_raw;
+    protocol::WorkspaceFile m_info;
 };
 
 }  // namespace resect

@@ -212,7 +212,7 @@ void BlockStrip::restyle(const Theme& theme) {
         track(row).bars->setBrush(colours[std::size_t(row)]);
         track(row).intervals->setPen(QPen(theme.text, 0));
     }
-    m_redundancy->setGradient(gradientOf(ColourMap::Viridis, theme));
+    m_redundancy->setGradient(gradientOf(sequentialMap(), theme));
     layOut();
 }
 

@@ -6,6 +6,18 @@
 #include <cmath>
 
 namespace resect::ui {
+namespace {
+ColourMap s_sequential = ColourMap::Viridis;
+}
+
+ColourMap sequentialMap() noexcept { return s_sequential; }
+
+void setSequentialMap(ColourMap map) {
+    if (map == ColourMap::Diverging) map = ColourMap::Viridis;
+    if (map == s_sequential) return;
+    s_sequential = map;
+    Q_EMIT ThemeNotifier::instance().changed();
+}
 
 QString title(ColourMap map) {
     switch (map) {

@@ -111,21 +111,10 @@ double HeatmapView::error(Cell cell) const {
     return index < m_errors.size() ? m_errors[index] : kNone;
 }
 
-void HeatmapView::setColourMap(ColourMap map) {
-    m_map = map;
-    restyle(currentTheme());
-    setColourRange(colourRange());
-    redraw();
-}
-
 QCPRange HeatmapView::colourRange() const { return m_scale->dataRange(); }
 
 void HeatmapView::setColourRange(const QCPRange& wanted) {
     QCPRange range = wanted;
-    if (m_map == ColourMap::Diverging) {
-        const double reach = std::max(std::abs(range.lower), std::abs(range.upper));
-        range = QCPRange(-reach, reach);
-    }
     if (!(range.upper > range.lower)) range = QCPRange(range.lower - 0.5, range.lower + 0.5);
     m_scale->setDataRange(range);
     redraw();
@@ -144,8 +133,8 @@ void HeatmapView::setRowWarnings(QHash<int, QString> warnings) {
 
 void HeatmapView::restyle(const Theme& theme) {
     PartCanvas::restyle(theme);
-    m_colourMap->setGradient(gradientOf(m_map, theme));
-    m_scale->setGradient(gradientOf(m_map, theme));
+    m_colourMap->setGradient(gradientOf(sequentialMap(), theme));
+    m_scale->setGradient(gradientOf(sequentialMap(), theme));
     plotRect()->setBackground(theme.nan);
 }
 

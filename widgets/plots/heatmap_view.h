@@ -32,8 +32,6 @@ public:
     double value(Cell cell) const { return m_values[std::size_t(cell.row) * std::size_t(m_columns) + std::size_t(cell.column)]; }
     double error(Cell cell) const;  ///< NaN when there is none
 
-    void setColourMap(ColourMap map);
-    ColourMap colourMap() const noexcept { return m_map; }
     QCPRange colourRange() const;
     void setColourRange(const QCPRange& range);
     /// Vertical lines before these columns, per row: the borders of kv groups.
@@ -82,7 +80,6 @@ private:
     protocol::DatasetMessage m_info;
     std::vector<double> m_values, m_errors, m_sorted;
     int m_rows = 0, m_columns = 0;
-    ColourMap m_map = ColourMap::Viridis;
     QCPColorMap* m_colourMap = nullptr;
     QCPColorScale* m_scale = nullptr;
     std::vector<std::vector<int>> m_borders;

@@ -150,7 +150,7 @@ void TokenStrip::paintEvent(QPaintEvent*) {
             const QRect rect = tokenRect(i);
             QColor ink = theme.text;
             if (m_coloured && std::isfinite(token.value)) {
-                const QColor back = colourAt(ColourMap::Viridis, theme, (token.value - m_low) / std::max(1e-12, m_high - m_low));
+                const QColor back = colourAt(sequentialMap(), theme, (token.value - m_low) / std::max(1e-12, m_high - m_low));
                 painter.fillRect(rect, back);
                 ink = contrastRatio(back, Qt::black) > contrastRatio(back, Qt::white) ? Qt::black : Qt::white;
             }

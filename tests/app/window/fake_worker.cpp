@@ -44,7 +44,7 @@ Json checkOf(const Json& plan) {
     }
     check.after.bytes = check.after.parameters * 4;
     check.after.bytesBf16 = check.after.parameters * 2;
-    check.verdicts = {{"transformers", "opens", {}}, {"vLLM", "padded", {"heads differ per block"}}};
+    check.verdicts = {{"transformers", "opens", {}, ""}, {"vLLM", "padded", {"heads differ per block"}, ""}};
     return check;
 }
 
@@ -94,9 +94,9 @@ Json answer(const std::string& call, const Json& args) {
     if (call == "measures") return {{"measures", Json::array()}};
     if (call == "dataset") return {{"shape", {6}}, {"values", {0.9, 0.1, nullptr, 0.4, 0.2, 0.8}}, {"errors", Json::array()}};
     if (call == "plan_suggest") return {{"plan", {{"edits", {{{"op", "drop_blocks"}, {"blocks", {1, 4}}}}}}}, {"title", "Drop the two least influential blocks"}};
-    if (call == "recover_estimate") {
+    if (call == "recover_estimate" || call == "recover_time") {
         protocol::EstimateMessage estimate;
-        estimate.memoryBytes = 123'000'000, estimate.trainableParameters = 4096, estimate.steps = 500, estimate.tokens = 64'000, estimate.seconds = 75;
+        estimate.memoryBytes = 123'000'000, estimate.trainableParameters = 4096, estimate.steps = 500, estimate.tokens = 64'000, estimate.seconds = call == "recover_time" ? 75 : 0;
         estimate.basis = "From the shapes.";
         return estimate;
     }

@@ -178,15 +178,15 @@ TEST_F(Window, ABrokenWorkspaceIsNamedAndLeftAlone) {
     QDir().mkpath(folder);
     QFile file(folder + "/workspace.json");
     ASSERT_TRUE(file.open(QIODevice::WriteOnly));
-    file.write("{\"resect_workspace\": 1, \"source\": {}");
+    file.write("{\"resect_workspace\": 1, \"checkpoint\": ");
     file.close();
     QSignalSpy failed(&window->session(), &Session::openFailed);
     window->openPath(folder);
     ASSERT_EQ(failed.count(), 1);
     EXPECT_TRUE(failed[0][1].toString().contains("workspace.json"));
-    EXPECT_EQ(file.size(), 36);   // left as it was
+    EXPECT_EQ(file.size(), 38);   // left as it was
     ASSERT_TRUE(file.open(QIODevice::WriteOnly));
-    file.write("{\"resect_workspace\": 9, \"source\": {\"path\": \"/x\"}}");
+    file.write("{\"resect_workspace\": 9, \"checkpoint\": \"/x\"}");
     file.close();
     window->openPath(folder);
     ASSERT_EQ(failed.count(), 2);

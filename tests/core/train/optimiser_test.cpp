@@ -4,7 +4,7 @@
 #include "core/train/recipe.h"
 
 #include <gmock/gmock.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <set>

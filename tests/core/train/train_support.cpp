@@ -7,10 +7,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <cstdlib>
 #include <functional>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -95,43 +93,6 @@ bool reachedStep(const fs::path& run, std::int64_t step) {
     if (!fs::exists(run / "metrics.jsonl")) return false;
     const auto rows = readMetrics(run);
     return std::ranges::any_of(rows, [&](const auto& row) { return row.step >= step; });
-}
-
-namespace {
-
-std::stop_source g_stop;
-volatile std::sig_atomic_t g_terminated = 0;
-void onTerm(int) { g_terminated = 1; }
-
-}  // namespace
-
-/// Not a test: what the child of startChild() does. SIGTERM asks it to stop and keep, as the command line program does.
-TEST(TrainChild, RunsTheFolderItIsGiven) {
-    const char* folder = std::getenv("RESECT_TRAIN_CHILD");
-    if (!folder) GTEST_SKIP() << "only as a child of another test";
-    if (const char* limit = std::getenv("RESECT_TRAIN_FILE_LIMIT")) {  // what a full disk looks like to this process
-        std::signal(SIGXFSZ, SIG_IGN);
-        const auto bytes = static_cast<rlim_t>(std::atoll(limit));
-        const rlimit files{bytes, bytes};
-        setrlimit(RLIMIT_FSIZE, &files);
-    }
-    std::signal(SIGTERM, onTerm);
-    std::jthread watch([](const std::stop_token& stop) {
-        while (!stop.stop_requested()) {
-            if (g_terminated) g_stop.request_stop();
-            std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        }
-    });
-    int code = 0;
-    try {
-        const JobContext job(g_stop.get_token(), {});
-        const auto status = std::string(std::getenv("RESECT_TRAIN_HOW")) == "resume" ? resumeRun(folder, job) : runJob(folder, job);
-        code = status.state == "done" ? 0 : exitCode(ErrorCode::Stopped);
-    } catch (const Error& error) {
-        std::fprintf(stderr, "%s\n", error.what());
-        code = exitCode(error.code());
-    }
-    _exit(code);
 }
 
 }  // namespace resect::test
