@@ -1,6 +1,7 @@
 #include "app/client/run_folder.h"
 
 #include "core/base/numbers.h"
+#include "widgets/plots/theme.h"
 
 #include <QDateTime>
 #include <QDir>
@@ -19,6 +20,8 @@ namespace resect::ui {
 namespace {
 
 QString fromStd(const std::string& text) { return QString::fromStdString(text); }
+
+constexpr const char* kLauncherLog = "launcher.txt";
 
 bool hasEnded(const std::string& state) { return state == "done" || state == "failed" || state == "stopped"; }
 
@@ -53,7 +56,7 @@ QString RunFollower::id() const { return QFileInfo(m_folder).fileName(); }
 QString RunFollower::title() const {
     std::string recipe = words(m_job, "recipe");
     if (recipe.empty()) recipe = words(m_job, "method");
-    return recipe.empty() ? id() : QStringLiteral("%1 (%2)").arg(id(), fromStd(recipe));
+    return recipe.empty() || id().contains(fromStd(recipe)) ? id() : QStringLiteral("%1 (%2)").arg(id(), fromStd(recipe));
 }
 
 QString RunFollower::controlFolder() const { return fromStd(words(m_job, "control")); }
@@ -97,9 +100,11 @@ RunFollower::Life RunFollower::life() const {
     return Life::Silent;
 }
 
+bool RunFollower::wasLaunched() const { return QFileInfo::exists(m_folder + QLatin1Char('/') + QLatin1String(kLauncherLog)); }
+
 bool RunFollower::isActive() const {
     const Life now = life();
-    return now == Life::Live || now == Life::Silent || now == Life::Waiting;
+    return now == Life::Live || now == Life::Silent || (now == Life::Waiting && wasLaunched());
 }
 
 bool RunFollower::canResume() const {
@@ -110,7 +115,7 @@ bool RunFollower::canResume() const {
 
 QString RunFollower::stateWords() const {
     switch (life()) {
-    case Life::Waiting: return tr("starting");
+    case Life::Waiting: return wasLaunched() ? tr("starting") : tr("not started");
     case Life::Silent: return tr("not answering for %1").arg(fromStd(formatDuration(static_cast<double>((m_sinceHeartbeat.elapsed() + m_heartbeatAgeAtFirst) / 1000))));
     case Life::Lost: return tr("lost at step %L1").arg(m_status.step);
     default: break;
@@ -327,6 +332,11 @@ void RunList::setShown(const QString& folder, bool shown) {
     Q_EMIT shownChanged(follower, shown);
 }
 
+void RunList::setColour(const QString& folder, int colour) {
+    m_colours[folder] = colour;
+    if (const RunFollower* run = findRun(folder)) Q_EMIT dataChanged(index(rowOf(run), Name), index(rowOf(run), Name));
+}
+
 QVariant RunList::data(const QModelIndex& index, int role) const {
     const RunFollower* run = index.isValid() ? this->run(index.row()) : nullptr;
     if (!run) return {};
@@ -336,8 +346,12 @@ QVariant RunList::data(const QModelIndex& index, int role) const {
     case FolderRole: return run->folder();
     case FractionRole: return run->fraction();
     case LifeRole: return static_cast<int>(run->life());
+    case Qt::DecorationRole: {
+        const int colour = index.column() == Name ? m_colours.value(run->folder(), -1) : -1;
+        return colour >= 0 ? QVariant(currentTheme().seriesColour(colour)) : QVariant();
+    }
     case Qt::CheckStateRole: return index.column() == Name ? QVariant(m_shown.contains(run->folder()) ? Qt::Checked : Qt::Unchecked) : QVariant();
-    case Qt::TextAlignmentRole: return index.column() > Progress && index.column() < Started ? QVariant(Qt::AlignRight | Qt::AlignVCenter) : QVariant(Qt::AlignLeft | Qt::AlignVCenter);
+    case Qt::TextAlignmentRole: return (index.column() == Recovery || index.column() > Progress) && index.column() < Started ? QVariant(Qt::AlignRight | Qt::AlignVCenter) : QVariant(Qt::AlignLeft | Qt::AlignVCenter);
     case Qt::ToolTipRole: return status.message.empty() ? run->folder() : fromStd(status.message) + QLatin1Char('\n') + run->folder();
     case SortRole:
         switch (index.column()) {
@@ -389,7 +403,7 @@ QVariant RunList::headerData(int section, Qt::Orientation orientation, int role)
         }
     }
     if (role != Qt::DisplayRole) return {};
-    static const char* const titles[ColumnCount] = {"Run", "State", "Progress", "Loss", "Perplexity", "Recovered", "Tokens", "Left", "Peak memory", "Started"};
+    static const char* const titles[ColumnCount] = {"Run", "State", "Recovered", "Progress", "Perplexity", "Loss", "Tokens", "Left", "Peak memory", "Started"};
     return tr(titles[section]);
 }
 
@@ -399,8 +413,8 @@ bool startDetachedRun(const QString& program, const QStringList& arguments, cons
     process.setArguments(arguments);
     process.setWorkingDirectory(runFolder);
     process.setStandardInputFile(QProcess::nullDevice());
-    process.setStandardOutputFile(runFolder + QStringLiteral("/launcher.txt"), QIODevice::Append);
-    process.setStandardErrorFile(runFolder + QStringLiteral("/launcher.txt"), QIODevice::Append);
+    process.setStandardOutputFile(runFolder + QLatin1Char('/') + QLatin1String(kLauncherLog), QIODevice::Append);
+    process.setStandardErrorFile(runFolder + QLatin1Char('/') + QLatin1String(kLauncherLog), QIODevice::Append);
     qint64 pid = 0;
     // A session of its own (Qt calls setsid), so that closing the window or its terminal does not end the run.
     if (process.startDetached(&pid)) return true;

@@ -54,6 +54,7 @@ Q_SIGNALS:
     void lifeChanged();
 
 private:
+    bool wasLaunched() const;        ///< by a window, which leaves a log of it
     void readStatus();
     void readRows();
     void resetRows();
@@ -80,7 +81,7 @@ private:
 class RunList final : public QAbstractTableModel {
     Q_OBJECT
 public:
-    enum Column { Name, State, Progress, Loss, Perplexity, Recovery, Speed, Eta, Memory, Started, ColumnCount };
+    enum Column { Name, State, Recovery, Progress, Perplexity, Loss, Speed, Eta, Memory, Started, ColumnCount };
     enum Role { SortRole = Qt::UserRole, FolderRole, FractionRole, LifeRole };
 
     explicit RunList(QObject* parent = nullptr);
@@ -102,6 +103,7 @@ public:
     QVariant headerData(int section, Qt::Orientation orientation, int role) const override;
 
     void setShown(const QString& folder, bool shown);  ///< the check box: curves drawn
+    void setColour(const QString& folder, int colour); ///< of its curves (Theme::seriesColour), shown beside the name; -1 = none
     Qt::ItemFlags flags(const QModelIndex& index) const override;
     bool setData(const QModelIndex& index, const QVariant& value, int role) override;
 
@@ -118,6 +120,7 @@ private:
     QString m_folder;
     std::vector<std::unique_ptr<RunFollower>> m_runs;
     QStringList m_shown, m_extra;
+    QHash<QString, int> m_colours;
     QFileSystemWatcher m_watcher;
     QTimer m_timer;
     size_t m_lastActive = 0;

@@ -40,7 +40,7 @@ ChannelsPage::ChannelsPage(Document& document, SelectionModel& selection, Worker
     m_histogram = new DatasetPlot(document);
     m_histogram->setAccessibleName(tr("Distribution of channel importance"));
     m_outliers = new QTableWidget(0, 3, this);
-    m_outliers->setHorizontalHeaderLabels({tr("channel"), tr("importance"), tr("x median")});
+    m_outliers->setHorizontalHeaderLabels({tr("channel"), tr("score"), tr("x median")});
     m_outliers->setAccessibleName(tr("Outlying channels"));
     m_outliers->setEditTriggers(QAbstractItemView::NoEditTriggers);
     m_outliers->setSelectionBehavior(QAbstractItemView::SelectRows);
@@ -204,7 +204,7 @@ void ChannelsPage::withRow(int wanted, std::function<void()> then) {
 void ChannelsPage::showRow(const std::vector<double>& importance) {
     std::vector<double> sorted;
     for (const int channel : descendingOrder(importance)) sorted.push_back(importance[std::size_t(channel)]);
-    m_curve->setValues(sorted, QString::fromStdString(m_info.unit.empty() ? m_info.title : m_info.title + ", " + m_info.unit));
+    m_curve->setValues(sorted, QString::fromStdString(m_info.unit.empty() ? m_info.title : m_info.unit));
     updateKept();
     showOutliers(importance);
 

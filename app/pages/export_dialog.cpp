@@ -251,6 +251,7 @@ QWidget* ExportDialog::makeReportStep() {
     scroll->setWidget(page);
     scroll->setWidgetResizable(true);
     scroll->setFrameShape(QFrame::NoFrame);
+    scroll->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
     return scroll;
 }
 
@@ -403,6 +404,8 @@ void ExportDialog::showReport(const protocol::ExportMessage& report) {
     connect(show, &QPushButton::clicked, this, [folder = fromStd(report.folder)] { QDesktopServices::openUrl(QUrl::fromLocalFile(QFileInfo(folder).isDir() ? folder : QFileInfo(folder).path())); });
     m_reportLayout->addWidget(show, 0, Qt::AlignLeft);
     m_reportLayout->addStretch();
+    // Long paths wrap instead of widening the page.
+    for (QLabel* label : page->findChildren<QLabel*>()) label->setMinimumWidth(1);
 }
 
 void ExportDialog::reject() {

@@ -58,8 +58,8 @@ ImportanceCurve::ImportanceCurve(QWidget* parent) : PlotCanvas(parent) {
     new KeptHandle(this);
     axisRect()->setMinimumMargins(QMargins(0, fontMetrics().height() / 2, fontMetrics().averageCharWidth() * 2, 0));
     xAxis->setLabel(tr("channels from most to least important"));
-    yAxis->setNumberFormat(QStringLiteral("eb"));
-    yAxis->setNumberPrecision(0);
+    yAxis->setNumberFormat(QStringLiteral("gb"));
+    yAxis->setNumberPrecision(3);
     setAccessibleName(tr("Channel importance of a block"));
     ImportanceCurve::restyle(currentTheme());
 }

@@ -63,7 +63,7 @@ HoverCard::HoverCard(QWidget* parent) : QLabel(parent) {
     setTextFormat(Qt::RichText);
     setWordWrap(true);
     setAlignment(Qt::AlignLeft | Qt::AlignTop);
-    setFixedHeight(fontMetrics().lineSpacing() * 2 + 6);
+    setFixedHeight(fontMetrics().lineSpacing() * 3 + 6);
     setContentsMargins(6, 2, 6, 2);
     setTextInteractionFlags(Qt::TextSelectableByMouse);
     setFocusPolicy(Qt::NoFocus);

@@ -1,6 +1,7 @@
 #include "app/pages/text_page.h"
 
 #include "widgets/plots/plot_table.h"
+#include "widgets/views/flow_layout.h"
 
 #include <QCheckBox>
 #include <QDoubleSpinBox>
@@ -68,15 +69,18 @@ void TextPage::build() {
     m_prompt->setTabChangesFocus(true);
     m_prompt->setFixedHeight(fontMetrics().lineSpacing() * 4 + 12);
     layout->addWidget(m_prompt);
-    auto* bar = new QHBoxLayout;
+    auto* bar = new FlowLayout(nullptr, fontMetrics().averageCharWidth() * 2);  // wraps, so that this row does not set the window's width
     const auto add = [&](const QString& label, QWidget* widget, const QString& tip) {
-        auto* text = new QLabel(label, this);
+        auto* pair = new QWidget(this);
+        auto* row = new QHBoxLayout(pair);
+        row->setContentsMargins(0, 0, 0, 0);
+        auto* text = new QLabel(label, pair);
         text->setBuddy(widget);
         widget->setToolTip(tip);
         widget->setAccessibleName(label);
-        bar->addWidget(text);
-        bar->addWidget(widget);
-        bar->addSpacing(fontMetrics().averageCharWidth());
+        row->addWidget(text);
+        row->addWidget(widget);
+        bar->addWidget(pair);
     };
     const auto whole = [&](int least, int most, int value) {
         auto* box = new QSpinBox(this);
@@ -103,7 +107,6 @@ void TextPage::build() {
     add(tr("Top k"), m_topK, tr("Sample from the k most likely tokens only"));
     add(tr("Top p"), m_topP, tr("Sample from the most likely tokens that make up this probability"));
     add(tr("Seed"), m_seed, tr("The same seed gives the same text"));
-    bar->addStretch(1);
     m_generate = new QPushButton(tr("Generate"), this);
     m_generate->setToolTip(tr("Generate with every column (Ctrl+Return)"));
     m_stop = new QPushButton(tr("Stop"), this);

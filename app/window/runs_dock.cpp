@@ -107,7 +107,7 @@ QWidget* RunsDock::makeRecovery() {
     m_table->setAccessibleName(tr("Recovery runs"));
     m_table->horizontalHeader()->setHighlightSections(false);
     const int unit = fontMetrics().height();
-    const int widths[RunList::ColumnCount] = {14, 9, 11, 5, 6, 6, 6, 7, 7, 9};
+    const int widths[RunList::ColumnCount] = {18, 6, 8, 9, 6, 5, 6, 7, 7, 9};
     for (int column = 0; column < RunList::ColumnCount; ++column) m_table->setColumnWidth(column, widths[column] * unit);
     leftLayout->addWidget(m_table, 1);
     m_runWords = makeLabel(QString(), "muted", left);
@@ -124,7 +124,7 @@ QWidget* RunsDock::makeRecovery() {
     buttons->addStretch();
     leftLayout->addLayout(buttons);
     m_curves = new RunCurveView(splitter);
-    splitter->setSizes({45 * unit, 55 * unit});
+    splitter->setSizes({52 * unit, 48 * unit});
 
     connect(m_pause, &QPushButton::clicked, this, &RunsDock::pauseOrResume);
     connect(m_stop, &QPushButton::clicked, this, &RunsDock::stopAndKeep);
@@ -152,9 +152,10 @@ QWidget* RunsDock::makeRecovery() {
         refreshButtons();
     });
     connect(&m_runs, &RunList::shownChanged, this, [this](RunFollower* run, bool shown) {
-        if (!shown) return m_curves->removeRun(run->id());
-        m_curves->addRun(run->id(), run->title());
-        m_curves->setRunStatus(run->id(), run->status());
+        if (!shown) {
+            m_curves->removeRun(run->id());
+            return m_runs.setColour(run->folder(), -1);
+        }
         feed(run, 0);
     });
     connect(&m_runs, &RunList::runChanged, this, [this](RunFollower* run) {
@@ -166,7 +167,11 @@ QWidget* RunsDock::makeRecovery() {
         refreshButtons();
     });
     connect(m_table->selectionModel(), &QItemSelectionModel::currentRowChanged, this, [this] {
-        if (RunFollower* run = currentRun()) m_runs.setShown(run->folder(), true);
+        if (RunFollower* run = currentRun()) {
+            m_runs.setShown(run->folder(), true);
+            m_curves->setFocusRun(run->id());
+            m_curves->setRunStatus(run->id(), run->status());
+        }
         refreshButtons();
     });
     connect(&ThemeNotifier::instance(), &ThemeNotifier::changed, this, &RunsDock::refreshButtons);
@@ -178,9 +183,11 @@ void RunsDock::feed(RunFollower* run, int first) {
     const auto& rows = run->rows();
     if (first == 0) {
         // From the start: drawn anew, so that nothing of a rewritten file stays.
+        const int colour = m_curves->colourOf(run->id());
         m_curves->removeRun(run->id());
-        m_curves->addRun(run->id(), run->title());
+        m_curves->addRun(run->id(), run->title(), colour);
         m_curves->setRunStatus(run->id(), run->status());
+        m_runs.setColour(run->folder(), m_curves->colourOf(run->id()));
     }
     m_curves->appendRun(run->id(), std::span(rows).subspan(static_cast<size_t>(first)));
 }

@@ -75,6 +75,7 @@ std::string formatCount(double count) { return scaled(count, std::array<std::str
 std::string formatDuration(double seconds) {
     if (!std::isfinite(seconds)) return "unknown";
     if (seconds < 0) return "-" + formatDuration(-seconds);
+    if (seconds > 0 && seconds < 0.0995) return print(seconds * 1000, std::chars_format::fixed, 0) + " ms";
     if (seconds < 9.95) return print(seconds, std::chars_format::fixed, 1) + " s";
     if (seconds > 1e12) return print(seconds / 86400, std::chars_format::scientific, 2) + " d";
     const auto whole = static_cast<std::int64_t>(std::llround(seconds));

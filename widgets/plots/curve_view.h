@@ -112,12 +112,19 @@ public:
     /// `colour` -1 takes the next one; the line style differs too. A known id is kept.
     void addRun(const QString& id, const QString& title, int colour = -1);
     void removeRun(const QString& id);
+    int colourOf(const QString& id) const { return m_runs.value(id, -1); }   ///< Theme::seriesColour of its curves, -1 = unknown run
     void appendRun(const QString& id, std::span<const protocol::MetricsRow> rows);
     /// Reference lines at the perplexity of the uncut model and right after the cut; 0 or NaN = not known yet.
+    /// They are drawn for one run at a time, the one in focus.
     void setRunStatus(const QString& id, const protocol::RunStatus& status);
+    void setFocusRun(const QString& id);
 
 private:
+    void drawReferences();
+
     QHash<QString, int> m_runs;
+    QString m_focus;
+    protocol::RunStatus m_focusStatus;
 };
 
 }  // namespace resect::ui

@@ -1,5 +1,6 @@
 #include "widgets/plots/curve_view.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace resect::ui {
@@ -26,7 +27,9 @@ RunCurveView::RunCurveView(QWidget* parent) : CurveView(parent) {
 
 void RunCurveView::addRun(const QString& id, const QString& title, int colour) {
     if (m_runs.contains(id)) return;
-    const int position = int(m_runs.size());
+    const auto taken = m_runs.values();
+    const auto unused = std::ranges::find_if(kColourOrder, [&](int other) { return !taken.contains(other); });
+    const int position = unused != kColourOrder.end() ? int(unused - kColourOrder.begin()) : int(m_runs.size());
     const int chosen = colour >= 0 ? colour : kColourOrder[std::size_t(position) % kColourOrder.size()];
     const Qt::PenStyle pen = kLineStyles[std::size_t(position) / kColourOrder.size() % kLineStyles.size()];
     m_runs.insert(id, chosen);
@@ -49,8 +52,7 @@ void RunCurveView::addRun(const QString& id, const QString& title, int colour) {
 void RunCurveView::removeRun(const QString& id) {
     if (!m_runs.remove(id)) return;
     removeGroup(property(("title/" + id).toUtf8().constData()).toString());
-    for (const char* panel : {"perplexity", "loss"})
-        for (const char* line : {"baseline", "cut"}) setReference(QLatin1String(panel), id + QLatin1Char('/') + QLatin1String(line), kNone, {});
+    drawReferences();
 }
 
 void RunCurveView::appendRun(const QString& id, std::span<const protocol::MetricsRow> rows) {
@@ -88,16 +90,27 @@ void RunCurveView::appendRun(const QString& id, std::span<const protocol::Metric
 }
 
 void RunCurveView::setRunStatus(const QString& id, const protocol::RunStatus& status) {
-    if (!m_runs.contains(id)) return;
-    const QString suffix = m_runs.size() > 1 ? QStringLiteral(" (%1)").arg(property(("title/" + id).toUtf8().constData()).toString()) : QString();
+    if (m_focus.isEmpty()) m_focus = id;
+    if (m_focus != id) return;
+    m_focusStatus = status;
+    drawReferences();
+}
+
+void RunCurveView::setFocusRun(const QString& id) {
+    if (id == m_focus) return;
+    m_focus = id;
+    m_focusStatus = {};
+    drawReferences();
+}
+
+void RunCurveView::drawReferences() {
     const auto line = [&](const char* name, double perplexity, const QString& text, Qt::PenStyle pen) {
-        const bool known = std::isfinite(perplexity) && perplexity > 0;
-        const QString key = id + QLatin1Char('/') + QLatin1String(name);
-        setReference(QStringLiteral("perplexity"), key, known ? perplexity : kNone, text.arg(shortNumber(perplexity, 4)) + suffix, pen);
-        setReference(QStringLiteral("loss"), key, known ? std::log(perplexity) : kNone, text.arg(shortNumber(std::log(perplexity), 4)) + suffix, pen);
+        const bool known = m_runs.contains(m_focus) && std::isfinite(perplexity) && perplexity > 0;
+        setReference(QStringLiteral("perplexity"), QLatin1String(name), known ? perplexity : kNone, text.arg(shortNumber(perplexity, 4)), pen);
+        setReference(QStringLiteral("loss"), QLatin1String(name), known ? std::log(perplexity) : kNone, text.arg(shortNumber(std::log(perplexity), 4)), pen);
     };
-    line("baseline", status.baselinePerplexity, tr("uncut %1"), Qt::SolidLine);
-    line("cut", status.cutPerplexity, tr("after the cut %1"), Qt::DashLine);
+    line("baseline", m_focusStatus.baselinePerplexity, tr("uncut %1"), Qt::SolidLine);
+    line("cut", m_focusStatus.cutPerplexity, tr("after the cut %1"), Qt::DashLine);
 }
 
 }  // namespace resect::ui

@@ -104,6 +104,8 @@ TEST_F(Run, ManyRowsAreReadInPieces) {
 
 TEST_F(Run, LifeFollowsHeartbeatHostAndProcess) {
     EXPECT_EQ(RunFollower(folder).life(), RunFollower::Life::Waiting);
+    EXPECT_EQ(RunFollower(folder).stateWords(), "not started");
+    EXPECT_FALSE(RunFollower(folder).isActive());  // a control behind its run, or a job that was only prepared
     status("running");
     EXPECT_EQ(RunFollower(folder).life(), RunFollower::Life::Live);
     status("running", 60);

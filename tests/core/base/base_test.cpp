@@ -109,6 +109,7 @@ TEST(Numbers, SizesAndTimesReadWell) {
     EXPECT_EQ(formatCount(1'234'567), "1.23 M");
     EXPECT_EQ(formatCount(512), "512");
     EXPECT_EQ(formatDuration(0.42), "0.4 s");
+    EXPECT_EQ(formatDuration(0.0204), "20 ms");
     EXPECT_EQ(formatDuration(192), "3 min 12 s");
     EXPECT_EQ(formatDuration(7500), "2 h 5 min");
     EXPECT_EQ(formatThousands(1234567), "1,234,567");
