@@ -34,8 +34,12 @@ StartPage::StartPage(QWidget* parent) : QWidget(parent) {
     auto* head = new QHBoxLayout;
     m_logo = new QLabel(column);
     auto* names = new QVBoxLayout;
+    names->setSpacing(unit / 4);
+    names->addStretch();
     names->addWidget(makeLabel(QStringLiteral("Resect"), "title", column));
     names->addWidget(makeLabel(tr("Open a transformer checkpoint, see where it is redundant, cut it, train it back, export it."), "muted", column));
+    names->addStretch();
+    head->setSpacing(unit);
     head->addWidget(m_logo);
     head->addLayout(names, 1);
     layout->addLayout(head);
@@ -69,13 +73,18 @@ StartPage::StartPage(QWidget* parent) : QWidget(parent) {
     demo->setObjectName(QStringLiteral("startDemo"));
     open->setDefault(true);
     demo->setToolTip(tr("A small model that comes with Resect; everything works on it in seconds"));
-    for (QPushButton* button : {open, workspace, demo}) buttons->addWidget(button);
+    for (QPushButton* button : {open, workspace, demo}) {
+        button->setMinimumWidth(unit * 10);
+        buttons->addWidget(button);
+    }
     buttons->addStretch();
     dropLayout->addWidget(m_buttons);
     m_opening = makeLabel(QString(), "muted", m_dropArea);
     m_opening->setAlignment(Qt::AlignCenter);
     m_opening->hide();
     dropLayout->addWidget(m_opening);
+    m_dropArea->setSizePolicy(QSizePolicy::Preferred, QSizePolicy::Maximum);
+    m_dropArea->setMinimumHeight(unit * 14);
     layout->addWidget(m_dropArea);
 
     m_recentTitle = makeLabel(tr("Recent"), "heading", column);
@@ -93,7 +102,8 @@ StartPage::StartPage(QWidget* parent) : QWidget(parent) {
     m_recent->horizontalHeader()->setSectionResizeMode(QHeaderView::ResizeToContents);
     m_recent->horizontalHeader()->setSectionResizeMode(3, QHeaderView::Stretch);
     m_recent->horizontalHeader()->setHighlightSections(false);
-    layout->addWidget(m_recent, 1);
+    layout->addWidget(m_recent, 1000);
+    layout->addStretch(1);  // takes the room while nothing is recent
 
     connect(open, &QPushButton::clicked, this, &StartPage::chooseRequested);
     connect(workspace, &QPushButton::clicked, this, &StartPage::chooseWorkspaceRequested);

@@ -23,15 +23,6 @@ int chooseBatchRows(std::int64_t longest, std::int64_t vocabSize, bool cpu) {
     return std::max(1, static_cast<int>(tokens / static_cast<double>(longest)));
 }
 
-const char* dtypeText(torch::ScalarType dtype) {
-    switch (dtype) {
-        case torch::kBFloat16: return "bf16";
-        case torch::kFloat16: return "f16";
-        case torch::kFloat64: return "f64";
-        default: return "f32";
-    }
-}
-
 double secondsSince(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -80,7 +71,7 @@ const ModelShape& ModelRun::shape() const { return m_data->shape; }
 const Checkpoint& ModelRun::checkpoint() const { return m_data->source; }
 const Dataset& ModelRun::data() const { return m_data->data; }
 const RunOptions& ModelRun::options() const { return m_data->options; }
-std::string ModelRun::dtypeName() const { return dtypeText(m_data->options.load.dtype); }
+std::string ModelRun::dtypeName() const { return resect::dtypeName(m_data->options.load.dtype); }
 bool ModelRun::streamsBlocks() const { return m_data->options.streamBlocks; }
 std::size_t ModelRun::numBatches() const { return (data().rows.size() + m_data->batchRows - 1) / m_data->batchRows; }
 

@@ -166,6 +166,8 @@ std::vector<std::int64_t> generate(const LanguageModel& model, std::span<const s
 torch::Device parseDevice(const std::string& text);
 /// "f32", "bf16", "f16", "f64", also "float32", "bfloat16", "float16". Throws Usage.
 torch::ScalarType parseDtype(const std::string& text);
+/// The short form of what parseDtype gives: "f32", "bf16", ...
+std::string dtypeName(torch::ScalarType dtype);
 /// Sets threads, memory and wait policy of LibTorch once per process to the measured defaults; `threads` 0 = default.
 void configureRuntime(int threads);
 

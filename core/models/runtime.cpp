@@ -58,6 +58,15 @@ torch::ScalarType parseDtype(const std::string& text) {
     throw Error(ErrorCode::Usage, "dtype", "expected f32, bf16, f16 or f64, found \"" + text + "\"");
 }
 
+std::string dtypeName(torch::ScalarType dtype) {
+    switch (dtype) {
+        case torch::kBFloat16: return "bf16";
+        case torch::kFloat16: return "f16";
+        case torch::kFloat64: return "f64";
+        default: return "f32";
+    }
+}
+
 void configureRuntime(int threads) {
     static std::once_flag memory, defaultThreads;
     std::call_once(memory, [] {

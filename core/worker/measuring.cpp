@@ -18,15 +18,6 @@ fs::path cacheFolder() {
     return fs::temp_directory_path() / "resect/measures.resect";
 }
 
-std::string dtypeText(torch::ScalarType type) {
-    switch (type) {
-    case torch::kBFloat16: return "bf16";
-    case torch::kFloat16: return "f16";
-    case torch::kFloat64: return "f64";
-    default: return "f32";
-    }
-}
-
 }  // namespace
 
 Workspace workspaceFor(const fs::path& folder, const OpenedCheckpoint& opened) {
@@ -50,7 +41,7 @@ Measured measure(OpenedCheckpoint& opened, const MethodRegistry& registry, const
     options.load = opened.loadOptions(request.compute);
     options.streamBlocks = request.streamBlocks;
 
-    const MeasureKey key{request.method, parameters.json(), opened.checkpoint().fingerprint(), data.fingerprint, dtypeText(options.load.dtype), request.seed};
+    const MeasureKey key{request.method, parameters.json(), opened.checkpoint().fingerprint(), data.fingerprint, dtypeName(options.load.dtype), request.seed};
     if (const auto found = workspace.findMeasure(key)) {
         if (!request.out.empty()) writeReport(request.out, readReport(*found));
         return {request.out.empty() ? *found : request.out, true};
