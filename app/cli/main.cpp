@@ -9,7 +9,11 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <array>
 #include <iostream>
+#include <span>
+#include <string_view>
 
 namespace {
 
@@ -26,10 +30,18 @@ void logToStderr() {
     });
 }
 
+/// False for commands that run no model and for help: they do without the restart, which would take half of their time.
+bool mayCompute(std::span<char*> arguments) {
+    constexpr std::array kLight = {"inspect", "methods", "plan", "verdict", "status", "stop", "tokenize", "demo-text", "--version"};
+    const auto isOneOf = [](std::string_view word, const auto& list) { return std::ranges::find(list, word) != std::end(list); };
+    if (arguments.size() < 2 || isOneOf(arguments[1], kLight)) return false;
+    return std::ranges::none_of(arguments, [&](std::string_view word) { return isOneOf(word, std::array{std::string_view("--help"), std::string_view("-h")}); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-    resect::restartWithWaitPolicy(argv);
+    if (mayCompute({argv, static_cast<std::size_t>(argc)})) resect::restartWithWaitPolicy(argv);
     logToStderr();
     CLI::App app("Resect: surgery on transformer checkpoints. See what is redundant, cut it, train it back, export what other programs open.", "resect-cli");
     app.set_version_flag("--version", std::string("resect-cli ") + resect::versionText());

@@ -270,7 +270,7 @@ void Session::measureReference() {
     const auto result = evaluate(*m_teacher, m_evalBatches, m_context);
     if (m_options.distillWeight == 0) m_teacher.reset();
     if (!result.complete) return;
-    if (!std::isfinite(result.loss)) throw Error(ErrorCode::BadInput, m_job.source.string(), "the uncut model's loss is not a number; look for damaged weights with a full health check");
+    if (!std::isfinite(result.loss)) throw Error(ErrorCode::BadInput, m_job.source.string(), "the uncut model's loss is not a number; look for damaged weights (resect-cli inspect --deep, or Check all data on the Overview page)");
     m_state.baselineLoss = result.loss;
 }
 
@@ -283,7 +283,7 @@ bool Session::measureStart(Trainee& trainee) {
     const auto result = evaluate(trainee.model(), m_evalBatches, m_context);
     if (!result.complete) return false;
     if (!std::isfinite(result.loss))
-        throw Error(ErrorCode::BadInput, m_base->folder().string(), "the model's loss is not a number before the first step; look for damaged weights with a full health check");
+        throw Error(ErrorCode::BadInput, m_base->folder().string(), "the model's loss is not a number before the first step; look for damaged weights (resect-cli inspect --deep, or Check all data on the Overview page)");
     m_state.cutLoss = m_state.evalLoss = result.loss;
     if (std::isnan(m_state.baselineLoss) && !m_options.pretrain) m_state.baselineLoss = result.loss;
     protocol::MetricsRow row;

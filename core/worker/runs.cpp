@@ -80,7 +80,7 @@ void writeRunReport(const fs::path& folder) {
 
 std::optional<ControlResult> findControl(const fs::path& folder) {
     const fs::path control = readRunJob(folder).control;
-    if (control.empty()) return std::nullopt;
+    if (control.empty() || !fs::exists(control / "job.json")) return std::nullopt;  // none, or thrown away since
     ControlResult result{control, readStatus(control), 0};
     result.likeForLike = protocol::likeForLikeRecovery(readStatus(folder), result.status);
     return result;

@@ -13,7 +13,7 @@ enum class RunStart { Fresh, Resume };
 /// left. Returns the last status of the run itself. Throws as runJob and resumeRun do.
 protocol::RunStatus runToEnd(const std::filesystem::path& folder, RunStart start, const JobContext& job);
 
-/// The status of the control of a run, and what the two say together; nullopt when the run has none.
+/// The status of the control of a run, and what the two say together; nullopt when the run has none or it was deleted.
 struct ControlResult {
     std::filesystem::path folder;
     protocol::RunStatus status;
