@@ -66,12 +66,6 @@ void printText(const protocol::ModelMessage& model) {
     printProblems(model.problems);
 }
 
-std::string shapeText(const std::vector<std::int64_t>& shape) {
-    std::string text = "[";
-    for (const auto size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-    return text + "]";
-}
-
 void printTensors(const Checkpoint& checkpoint) {
     std::vector<std::vector<std::string>> rows{{"tensor", "dtype", "shape", "bytes", "file"}};
     for (const TensorInfo& tensor : checkpoint.tensors())

@@ -1,5 +1,7 @@
 #include "app/pages/export_dialog.h"
 
+#include "core/base/error.h"
+#include "core/base/files.h"
 #include "core/base/numbers.h"
 #include "widgets/views/style.h"
 
@@ -23,7 +25,6 @@
 #include <QSaveFile>
 #include <QScrollArea>
 #include <QStackedWidget>
-#include <QStorageInfo>
 #include <QToolButton>
 #include <QUrl>
 #include <QVBoxLayout>
@@ -37,14 +38,13 @@ QString fromStd(const std::string& text) { return QString::fromStdString(text); 
 
 QString bytesText(std::int64_t bytes) { return fromStd(formatBytes(static_cast<std::uint64_t>(std::max<std::int64_t>(0, bytes)))); }
 
-/// Free bytes at a folder that may not exist yet.
-qint64 freeBytes(QString path) {
-    while (!path.isEmpty() && !QFileInfo::exists(path)) {
-        const QString up = QFileInfo(path).path();
-        if (up == path) break;
-        path = up;
+/// -1 = the system does not say.
+qint64 freeBytes(const QString& path) {
+    try {
+        return static_cast<qint64>(freeSpace(path.toStdString()));
+    } catch (const Error&) {
+        return -1;
     }
-    return QStorageInfo(path).bytesAvailable();
 }
 
 }  // namespace
@@ -275,8 +275,8 @@ void ExportDialog::refreshSpace() {
     QString problem;
     if (m_folder->text().isEmpty()) problem = tr("Choose where to write.");
     else if (!exportsPlanOnly() && target.exists() && !QDir(m_folder->text()).isEmpty()) problem = tr("%1 exists already. Choose a new folder; Resect overwrites nothing.").arg(m_folder->text());
-    else if (needs > has) problem = tr("Not enough space: needs about %1, %2 are free.").arg(bytesText(needs), bytesText(has));
-    m_space->setText(tr("needs about %1, %2 are free").arg(bytesText(needs), bytesText(has)));
+    else if (has >= 0 && needs > has) problem = tr("Not enough space: needs about %1, %2 are free.").arg(bytesText(needs), bytesText(has));
+    m_space->setText(has >= 0 ? tr("needs about %1, %2 are free").arg(bytesText(needs), bytesText(has)) : tr("needs about %1; how much is free is not known").arg(bytesText(needs)));
     m_problem->setText(problem);
     m_problem->setVisible(m_steps->currentIndex() == Write && !problem.isEmpty());
     if (m_steps->currentIndex() == Write) m_next->setEnabled(problem.isEmpty());

@@ -14,12 +14,6 @@ namespace {
 constexpr std::size_t kListed = 100;                 // problems of one kind that are listed one by one
 constexpr std::uint64_t kTiedSampleBytes = 16 << 20;
 
-std::string shapeText(const std::vector<std::int64_t>& shape) {
-    std::string text = "[";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + toText(shape[i]);
-    return text + "]";
-}
-
 /// Rotary frequencies that old checkpoints store; they follow from config.json.
 bool isTolerated(std::string_view name) { return name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_emb.cos_cached") || name.ends_with("rotary_emb.sin_cached"); }
 

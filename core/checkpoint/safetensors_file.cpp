@@ -21,12 +21,6 @@ namespace {
 
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 
-std::string shapeText(const std::vector<std::int64_t>& shape) {
-    std::string text = "[";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + toText(shape[i]);
-    return text + "]";
-}
-
 std::string inQuotes(std::string_view name) { return "\"" + std::string(name) + "\""; }
 
 [[noreturn]] void corrupt(const std::string& subject, const std::string& message) {
@@ -249,6 +243,12 @@ void SafetensorsFile::release(std::span<const std::byte> part) const noexcept {
     const auto first = reinterpret_cast<std::uintptr_t>(part.data()) & ~(pageSize - 1);
     const auto last = reinterpret_cast<std::uintptr_t>(part.data() + part.size());
     ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
+std::string shapeText(const std::vector<std::int64_t>& shape) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + toText(shape[i]);
+    return text + "]";
 }
 
 }  // namespace resect

@@ -23,6 +23,8 @@ struct TensorInfo {
     std::uint64_t bytes() const noexcept { return end - begin; }
 };
 
+std::string shapeText(const std::vector<std::int64_t>& shape);   ///< "[4, 8]"
+
 /// One shard of a checkpoint in the safetensors format, open for reading.
 ///
 /// Opening checks the header only; tensor bytes are mapped and read on demand. Safe to read from several threads.

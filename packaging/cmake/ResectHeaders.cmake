@@ -8,6 +8,6 @@ resect_pch(cli BRIEF LINK resect_torch CLI11::CLI11 nlohmann_json::nlohmann_json
 if(RESECT_GUI)
   set(qt_libraries Qt6::Widgets Qt6::Svg Qt6::PrintSupport QCustomPlotQt6::QCustomPlotQt6 nlohmann_json::nlohmann_json)
   set(qt <QtWidgets> ${PROJECT_SOURCE_DIR}/widgets/plots/qcp.h ${json})
-  resect_pch(qt LINK ${qt_libraries} HEADERS ${qt})
+  resect_pch(qt BRIEF LINK ${qt_libraries} HEADERS ${qt})
   target_compile_definitions(resect_pch_qt PUBLIC QT_NO_KEYWORDS)
 endif()

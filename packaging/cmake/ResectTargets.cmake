@@ -38,7 +38,7 @@ endfunction()
 
 # Precompiled headers, each built once and reused by every target of its kind. A compiler takes only one for each file, and instantiates
 # for every file what the header left pending, so each holds no more than its targets share (torch/torch.h would triple its time).
-# BRIEF: for targets that compute nothing themselves; optimising them would take as long as all the rest.
+# BRIEF: for targets that compute little themselves; optimising them would take as long as all the rest.
 function(resect_pch name)
   cmake_parse_arguments(ARG "BRIEF" "" "LINK;HEADERS" ${ARGN})
   set(carrier ${PROJECT_BINARY_DIR}/pch_${name}.cpp)
