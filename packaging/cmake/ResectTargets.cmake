@@ -11,6 +11,7 @@ if(RESECT_SANITIZE)
   target_link_options(resect_options INTERFACE -fsanitize=address,undefined)
 endif()
 
+# Used when it is there; not among the packages to install, as hashing the precompiled headers makes a first build a fifth slower.
 find_program(RESECT_CCACHE ccache)
 if(RESECT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${RESECT_CCACHE})

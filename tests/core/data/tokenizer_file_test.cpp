@@ -289,6 +289,7 @@ struct BadFile {
     ErrorCode code;
     const char* says;  ///< in subject or message
 };
+void PrintTo(const BadFile& value, std::ostream* out) { *out << value.name; }
 
 class BadTokenizerJson : public TokenizerJson, public testing::WithParamInterface<BadFile> {};
 

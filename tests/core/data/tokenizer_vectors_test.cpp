@@ -17,6 +17,7 @@ struct Vectors {
     const char* file;   ///< tokenizer.json or tokenizer.model
     const char* cases;  ///< name of the recorded cases
 };
+void PrintTo(const Vectors& value, std::ostream* out) { *out << value.cases; }
 
 std::unique_ptr<Tokenizer> open(const std::string& relative) {
     const auto file = sharedData(relative);

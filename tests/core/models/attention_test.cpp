@@ -19,6 +19,7 @@ struct Case {
     std::int64_t offset = 0;
     torch::ScalarType type = torch::kFloat32;
 };
+void PrintTo(const Case& value, std::ostream* out) { *out << value.name; }
 
 class BlockedAttention : public testing::TestWithParam<Case> {
 protected:

@@ -51,6 +51,7 @@ struct Case {
     std::string name;
     Kernels kernels;
 };
+void PrintTo(const Case& value, std::ostream* out) { *out << value.name; }
 
 class Golden : public testing::TestWithParam<Case> {
 protected:
@@ -174,6 +175,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, Golden, testing::ValuesIn(allCases()), [](const 
 struct Trained {
     std::string model, golden;
 };
+void PrintTo(const Trained& value, std::ostream* out) { *out << value.model; }
 
 class TrainedCheckpoint : public testing::TestWithParam<Trained> {};
 

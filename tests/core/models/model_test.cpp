@@ -25,6 +25,7 @@ struct FamilyCase {
     TinyCheckpoint (*make)(const TinyOptions&);
     TinyOptions options;
 };
+void PrintTo(const FamilyCase& value, std::ostream* out) { *out << value.name; }
 
 std::vector<FamilyCase> families() {
     return {{"llama", test::tinyLlama, {}},
