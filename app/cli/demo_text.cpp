@@ -28,11 +28,11 @@ void addText(CLI::App& app) {
 }
 
 void addTokenizer(CLI::App& app) {
-    struct Options {
+    struct DemoTextOptions {
         std::string text, folder;
         int vocabSize = 768, context = 256;
     };
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<DemoTextOptions>();
     CLI::App* command = app.add_subcommand("train-tokenizer", "Train a byte-level BPE tokenizer on a text");
     command->add_option("TEXT", options->text, "UTF-8 text")->required();
     command->add_option("DIR", options->folder, "Existing folder for tokenizer.json and its companions")->required();

@@ -15,7 +15,7 @@ namespace {
 
 using Kind = TensorDifference::Kind;
 
-struct Options : Common {
+struct DiffOptions : Common {
     std::string a, b;
     std::size_t most = 20;
     bool shapesOnly = false;
@@ -71,7 +71,7 @@ void printTensors(const CheckpointDiff& diff, std::size_t most) {
     more(changed.size());
 }
 
-void run(Options& options) {
+void runDiff(DiffOptions& options) {
     const auto a = Checkpoint::open(options.a), b = Checkpoint::open(options.b);
     CheckpointDiff diff;
     {
@@ -100,7 +100,7 @@ void run(Options& options) {
 }  // namespace
 
 void addDiff(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<DiffOptions>();
     CLI::App* command = app.add_subcommand("diff", "What differs between two checkpoints: blocks, shapes, configuration, weights");
     command->add_option("A", options->a, "Checkpoint: the original")->required();
     command->add_option("B", options->b, "Checkpoint: what became of it")->required();
@@ -109,7 +109,7 @@ void addDiff(CLI::App& app) {
     addCommon(*command, *options, Shared::OutputOnly);
     command->footer("Blocks are matched by their weights, so that a model without blocks 1 and 5 is compared block by block with its original.\n"
                     "Example:\n  resect-cli diff MODEL smaller-model");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runDiff(*options); });
 }
 
 }  // namespace resect::cli

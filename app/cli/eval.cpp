@@ -15,7 +15,7 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct EvalOptions : Common {
     std::string checkpoint, task;
     protocol::DataMessage data;
     std::int64_t maxTasks = 0;
@@ -24,7 +24,7 @@ struct Options : Common {
 
 double secondsSince(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
 
-Json perplexityOf(Options& options, OpenedCheckpoint& opened, const JobContext& job) {
+Json perplexityOf(EvalOptions& options, OpenedCheckpoint& opened, const JobContext& job) {
     const Compute compute{options.device, options.dtype};
     const Dataset data = opened.data(options.data);
     RunOptions run;
@@ -54,7 +54,7 @@ Json accuracyJson(const Accuracy& accuracy) {
     return {{"share", accuracy.share}, {"standardError", accuracy.error}, {"right", accuracy.right}, {"total", accuracy.total}};
 }
 
-Json tasksOf(Options& options, OpenedCheckpoint& opened, const JobContext& job) {
+Json tasksOf(EvalOptions& options, OpenedCheckpoint& opened, const JobContext& job) {
     const TaskFile tasks = loadTasks(options.task, options.maxTasks);
     const auto model = opened.model({options.device, options.dtype}, job);
     const auto start = std::chrono::steady_clock::now();
@@ -91,7 +91,7 @@ void printText(const Json& json) {
     printProblems(json["problems"].get<std::vector<protocol::ProblemMessage>>());
 }
 
-void run(Options& options) {
+void runEval(EvalOptions& options) {
     if (options.data.file.empty() == options.task.empty()) throw Error(ErrorCode::Usage, "eval", "expected either --data FILE or --task FILE");
     configureRuntime(options.threads);
     Json json;
@@ -114,7 +114,7 @@ void run(Options& options) {
 }  // namespace
 
 void addEval(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<EvalOptions>();
     options->data.maxRows = 0;
     CLI::App* command = app.add_subcommand("eval", "Perplexity on a text, or accuracy on a task file");
     command->add_option("CKPT", options->checkpoint, "Checkpoint, or a run folder (its best checkpoint)")->required();
@@ -129,7 +129,7 @@ void addEval(CLI::App& app) {
     command->add_flag("--stream", options->stream, "Block by block from the files, for models larger than memory");
     addCommon(*command, *options, Shared::Compute);
     command->footer("Examples:\n  resect-cli eval MODEL --data text.txt\n  resect-cli eval MODEL --task questions.jsonl --json");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runEval(*options); });
 }
 
 }  // namespace resect::cli

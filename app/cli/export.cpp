@@ -12,7 +12,7 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct ExportOptions : Common {
     std::string source, plan, data;
     ExportRequest request;
     double shardGigabytes = 5;
@@ -31,7 +31,7 @@ void printText(const protocol::ExportMessage& message) {
     printProblems(message.problems);
 }
 
-void run(Options& options) {
+void runExport(ExportOptions& options) {
     configureRuntime(options.threads);
     const CommandJob job(options);
     const ExportSource source = resolveExportSource(options.source, job.context());
@@ -55,7 +55,7 @@ void run(Options& options) {
 }  // namespace
 
 void addExport(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<ExportOptions>();
     CLI::App* command = app.add_subcommand("export", "Write the cut or recovered checkpoint, reopen it and compare its logits");
     command->add_option("SOURCE", options->source, "Checkpoint, or a run folder (its best checkpoint; LoRA is merged)")->required();
     command->add_option("--plan", options->plan, "What to cut");
@@ -67,7 +67,7 @@ void addExport(CLI::App& app) {
     command->add_option("--data", options->data, "Text for the comparison (default: random tokens)");
     addCommon(*command, *options, Shared::Compute);
     command->footer("Examples:\n  resect-cli export MODEL --plan plan.json --to smaller --way uniform\n  resect-cli export RUN --to recovered --dtype bf16");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runExport(*options); });
 }
 
 }  // namespace resect::cli

@@ -11,12 +11,12 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct GenerateOptions : Common {
     std::string checkpoint, prompt, plan;
     SamplingOptions sampling;
 };
 
-void run(Options& options) {
+void runGenerate(GenerateOptions& options) {
     configureRuntime(options.threads);
     OpenedCheckpoint opened(options.checkpoint);
     std::optional<Cut> cut;
@@ -46,7 +46,7 @@ void run(Options& options) {
 }  // namespace
 
 void addGenerate(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<GenerateOptions>();
     CLI::App* command = app.add_subcommand("generate", "Continue a prompt, with the checkpoint as it is or as a plan would make it");
     command->add_option("CKPT", options->checkpoint, "Checkpoint with a tokenizer")->required();
     command->add_option("--prompt", options->prompt, "Text to continue")->required();
@@ -57,7 +57,7 @@ void addGenerate(CLI::App& app) {
     command->add_option("--top-p", options->sampling.topP, "Sample from the likeliest tokens that reach this probability")->capture_default_str()->check(CLI::Range(0.0, 1.0));
     addCommon(*command, *options, Shared::Compute);
     command->footer("Example:\n  resect-cli generate MODEL --prompt 'Once upon a time' --max-new-tokens 40");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runGenerate(*options); });
 }
 
 }  // namespace resect::cli

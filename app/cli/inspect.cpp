@@ -11,7 +11,7 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct InspectOptions : Common {
     std::string path;
     bool tensors = false, deep = false;
 };
@@ -75,7 +75,7 @@ void printTensors(const Checkpoint& checkpoint) {
     printTable(rows);
 }
 
-void run(Options& options) {
+void runInspect(InspectOptions& options) {
     const OpenedCheckpoint opened(options.path);
     protocol::ModelMessage model = describe(opened);
     if (options.deep) {
@@ -105,14 +105,14 @@ void run(Options& options) {
 }  // namespace
 
 void addInspect(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<InspectOptions>();
     CLI::App* command = app.add_subcommand("inspect", "What a checkpoint is made of: sizes, blocks, health report");
     command->add_option("CKPT", options->path, "Folder, config.json, index or .safetensors file")->required();
     command->add_flag("--tensors", options->tensors, "List every tensor");
     command->add_flag("--deep", options->deep, "Also read all weights and report values that are not finite");
     addCommon(*command, *options, Shared::OutputOnly);
     command->footer("Examples:\n  resect-cli inspect resources/demo/dense\n  resect-cli inspect MODEL --tensors --json");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runInspect(*options); });
 }
 
 }  // namespace resect::cli

@@ -13,12 +13,12 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct LogitsOptions : Common {
     std::string checkpoint, out;
     LogitsRequest request;
 };
 
-void run(Options& options) {
+void runLogits(LogitsOptions& options) {
     if (options.request.ids.empty() == options.request.input.empty())
         throw Error(ErrorCode::Usage, "logits", "expected either --ids or --input");
     configureRuntime(options.threads);
@@ -51,7 +51,7 @@ void run(Options& options) {
 }  // namespace
 
 void addLogits(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<LogitsOptions>();
     CLI::App* command = app.add_subcommand("logits", "Run token ids and write logits, hidden states and gradients");
     command->add_option("CKPT", options->checkpoint, "Checkpoint")->required();
     command->add_option("--ids", options->request.ids, "Token ids of one row, separated by commas")->delimiter(',');
@@ -61,7 +61,7 @@ void addLogits(CLI::App& app) {
     command->add_flag("--gradients", options->request.gradients, "Also grad.<tensor> of the mean next-token loss");
     addCommon(*command, *options, Shared::Compute);
     command->footer("Example:\n  resect-cli logits MODEL --ids 1,403,407 --out out.safetensors --hidden-states");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runLogits(*options); });
 }
 
 }  // namespace resect::cli

@@ -14,7 +14,7 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct MeasureOptions : Common {
     std::string method, checkpoint, out;
     protocol::DataMessage data;
     bool stream = false;
@@ -46,7 +46,7 @@ void printReport(const Report& report) {
     }
 }
 
-void run(Options& options) {
+void runMeasure(MeasureOptions& options) {
     configureRuntime(options.threads);
     const Catalogue catalogue = loadCatalogue();
     OpenedCheckpoint opened(options.checkpoint);
@@ -82,7 +82,7 @@ void addData(CLI::App& command, protocol::DataMessage& data) {
 }
 
 void addMeasure(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<MeasureOptions>();
     CLI::App* command = app.add_subcommand("measure", "Score the parts of a model; the result is an HDF5 file that is never computed twice");
     command->add_option("METHOD", options->method, "llm-drop, importance, ... (see: resect-cli methods)")->required();
     command->add_option("CKPT", options->checkpoint, "Checkpoint")->required();
@@ -93,7 +93,7 @@ void addMeasure(CLI::App& app) {
     addCommon(*command, *options, Shared::Compute);
     command->footer("Examples:\n  resect-cli measure llm-drop MODEL --data text.txt --out scores.h5\n  resect-cli measure importance MODEL --data text.txt --max-rows 32 --json\n"
                     "Ctrl+C keeps what is finished, marked partial (exit code 5).");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runMeasure(*options); });
 }
 
 }  // namespace resect::cli

@@ -37,7 +37,7 @@ void printMethod(const protocol::MethodMessage& method) {
     std::cout << "\n";
 }
 
-void run(const Common& options, const std::string& only) {
+void runMethods(const Common& options, const std::string& only) {
     const Catalogue catalogue = loadCatalogue();
     if (options.json) {
         printJson(catalogueJson(catalogue));
@@ -60,7 +60,7 @@ void addMethods(CLI::App& app) {
     command->add_option("METHOD", *only, "Only this one");
     addCommon(*command, *options, Shared::OutputOnly);
     command->footer("Example:\n  resect-cli methods llm-drop");
-    command->callback([options, only] { run(*options, *only); });
+    command->callback([options, only] { runMethods(*options, *only); });
 }
 
 }  // namespace resect::cli

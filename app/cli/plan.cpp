@@ -12,11 +12,11 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct PlanOptions : Common {
     std::string method, checkpoint, measure, out;
 };
 
-void run(Options& options) {
+void runPlan(PlanOptions& options) {
     const Catalogue catalogue = loadCatalogue();
     const Method& method = catalogue.registry.method(options.method);
     const OpenedCheckpoint opened(options.checkpoint);
@@ -37,7 +37,7 @@ void run(Options& options) {
 }  // namespace
 
 void addPlan(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<PlanOptions>();
     CLI::App* command = app.add_subcommand("plan", "Turn a measurement into an edit plan");
     command->add_option("METHOD", options->method, "The method that measured")->required();
     command->add_option("CKPT", options->checkpoint, "Checkpoint")->required();
@@ -46,7 +46,7 @@ void addPlan(CLI::App& app) {
     addSettings(*command, *options);
     addCommon(*command, *options, Shared::OutputOnly);
     command->footer("Example:\n  resect-cli plan llm-drop MODEL --measure scores.h5 --set target=block --set count=2 --out plan.json");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runPlan(*options); });
 }
 
 }  // namespace resect::cli

@@ -11,14 +11,14 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct PreviewOptions : Common {
     std::string plan, checkpoint;
     protocol::DataMessage data;
 };
 
 std::string interval(double value, double low, double high) { return toText(value, 5) + " (" + toText(low, 5) + " to " + toText(high, 5) + ")"; }
 
-void run(Options& options) {
+void runPreview(PreviewOptions& options) {
     configureRuntime(options.threads);
     OpenedCheckpoint opened(options.checkpoint);
     protocol::PreviewMessage result;
@@ -42,14 +42,14 @@ void run(Options& options) {
 }  // namespace
 
 void addPreview(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<PreviewOptions>();
     CLI::App* command = app.add_subcommand("preview", "Run the candidate masked: perplexity and KL against the uncut model; writes nothing");
     command->add_option("PLAN", options->plan, "plan.json")->required();
     command->add_option("CKPT", options->checkpoint, "The checkpoint that the plan was made for")->required();
     addData(*command, options->data);
     addCommon(*command, *options, Shared::Compute);
     command->footer("Example:\n  resect-cli preview plan.json MODEL --data text.txt");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runPreview(*options); });
 }
 
 }  // namespace resect::cli

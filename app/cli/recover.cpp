@@ -14,13 +14,13 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct RecoverOptions : Common {
     std::string recipe, checkpoint, plan, out;
     RunData data, evalData;
     bool prepareOnly = false, control = false;
 };
 
-RunJob jobOf(const Options& options) {
+RunJob jobOf(const RecoverOptions& options) {
     RunJob job;
     job.recipe = options.recipe;
     job.parameters = settingsOf(options);
@@ -37,7 +37,7 @@ RunJob jobOf(const Options& options) {
     return job;
 }
 
-void run(Options& options) {
+void runRecover(RecoverOptions& options) {
     recipe(options.recipe);  // an unknown recipe is told before anything is read
     RunJob job = jobOf(options);
     std::filesystem::path folder = options.out;
@@ -57,7 +57,7 @@ void run(Options& options) {
 }  // namespace
 
 void addRecover(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<RecoverOptions>();
     CLI::App* command = app.add_subcommand("recover", "Train a cut model back; the run is a folder that can be paused, stopped, resumed and watched");
     command->add_option("RECIPE", options->recipe, "full, lora, pretrain (see: resect-cli methods)")->required();
     command->add_option("CKPT", options->checkpoint, "The source checkpoint (pretrain: a config.json, or a folder with one and tokenizer files)")->required();
@@ -73,7 +73,7 @@ void addRecover(CLI::App& app) {
     command->footer("Examples:\n  resect-cli recover lora MODEL --plan plan.json --data text.txt --out run --set lora_rank=16 --set steps=300\n"
                     "  resect-cli recover full MODEL --plan plan.json --data text.txt --out run --dtype bf16\n"
                     "Ctrl+C stops after the step and keeps a checkpoint (exit code 5); `resect-cli resume RUN` goes on.");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runRecover(*options); });
 }
 
 }  // namespace resect::cli

@@ -16,7 +16,7 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct RunCommandsOptions : Common {
     std::string folder, job;
 };
 
@@ -73,7 +73,7 @@ void followRun(const Common& options, const std::filesystem::path& folder, const
 namespace {
 
 void addRun(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<RunCommandsOptions>();
     CLI::App* command = app.add_subcommand("run", "Run a job file in its folder, as the window and clusters start it");
     command->add_option("JOB", options->job, "job.json in its run folder")->required();
     addCommon(*command, *options, Shared::OutputOnly);
@@ -85,7 +85,7 @@ void addRun(CLI::App& app) {
 }
 
 void addStatus(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<RunCommandsOptions>();
     CLI::App* command = app.add_subcommand("status", "Where a run stands");
     command->add_option("RUN", options->folder, "Run folder")->required();
     addCommon(*command, *options, Shared::OutputOnly);
@@ -95,7 +95,7 @@ void addStatus(CLI::App& app) {
 }
 
 void addStop(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<RunCommandsOptions>();
     auto word = std::make_shared<RunControl>(RunControl::Stop);
     CLI::App* command = app.add_subcommand("stop", "Ask a run to stop after its step and keep a checkpoint; also pauses");
     command->add_option("RUN", options->folder, "Run folder")->required();
@@ -105,7 +105,7 @@ void addStop(CLI::App& app) {
 }
 
 void addResume(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<RunCommandsOptions>();
     CLI::App* command = app.add_subcommand("resume", "Continue a stopped, killed or crashed run from its last checkpoint, exactly where it was");
     command->add_option("RUN", options->folder, "Run folder")->required();
     addCommon(*command, *options, Shared::OutputOnly);

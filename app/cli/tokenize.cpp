@@ -11,7 +11,7 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct TokenizeOptions : Common {
     std::string checkpoint, input, text;
     bool noSpecial = false;
 };
@@ -27,7 +27,7 @@ void tokenizeRows(const Tokenizer& tokenizer, std::istream& rows, const std::str
     }
 }
 
-void run(Options& options) {
+void runTokenize(TokenizeOptions& options) {
     const auto tokenizer = Tokenizer::load(options.checkpoint);
     const SpecialTokens special = options.noSpecial ? SpecialTokens::Omit : SpecialTokens::Add;
     if (!options.text.empty()) {
@@ -47,7 +47,7 @@ void run(Options& options) {
 }  // namespace
 
 void addTokenize(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<TokenizeOptions>();
     CLI::App* command = app.add_subcommand("tokenize", "Rows {\"text\"} in, rows {\"ids\", \"decoded\"} out");
     command->add_option("CKPT", options->checkpoint, "Folder with tokenizer.json or tokenizer.model")->required();
     command->add_option("--input", options->input, "JSON lines with a text field (default: standard input)");
@@ -55,7 +55,7 @@ void addTokenize(CLI::App& app) {
     command->add_flag("--no-special", options->noSpecial, "Without BOS and other special tokens around");
     addCommon(*command, *options, Shared::OutputOnly);
     command->footer("Example:\n  resect-cli tokenize MODEL --text 'Once upon a time'");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runTokenize(*options); });
 }
 
 }  // namespace resect::cli

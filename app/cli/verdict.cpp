@@ -12,7 +12,7 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct VerdictOptions : Common {
     std::string plan, checkpoint;
 };
 
@@ -46,7 +46,7 @@ void printText(const protocol::PlanCheckMessage& check) {
     }
 }
 
-void run(Options& options) {
+void runVerdict(VerdictOptions& options) {
     const OpenedCheckpoint opened(options.checkpoint);
     const protocol::PlanCheckMessage check = describe(opened, readPlan(options.plan));
     if (options.json) {
@@ -60,13 +60,13 @@ void run(Options& options) {
 }  // namespace
 
 void addVerdict(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<VerdictOptions>();
     CLI::App* command = app.add_subcommand("verdict", "What a plan costs and saves, and which programs open the result; changes nothing");
     command->add_option("PLAN", options->plan, "plan.json")->required();
     command->add_option("CKPT", options->checkpoint, "The checkpoint that the plan was made for")->required();
     addCommon(*command, *options, Shared::OutputOnly);
     command->footer("Example:\n  resect-cli verdict plan.json MODEL\nA plan with errors exits with 3; each error names the nearest legal edits.");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runVerdict(*options); });
 }
 
 }  // namespace resect::cli

@@ -10,11 +10,11 @@ namespace resect::cli {
 
 namespace {
 
-struct Options : Common {
+struct VerifyOptions : Common {
     std::string folder;
 };
 
-void run(Options& options) {
+void runVerify(VerifyOptions& options) {
     const CommandJob job(options);
     const std::vector<Problem> problems = verifyFolder(options.folder, job.context());
     if (options.json) {
@@ -29,12 +29,12 @@ void run(Options& options) {
 }  // namespace
 
 void addVerify(CLI::App& app) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<VerifyOptions>();
     CLI::App* command = app.add_subcommand("verify", "Check a written checkpoint: hashes, configuration, shapes, finite values, tokenizer");
     command->add_option("DIR", options->folder, "Checkpoint folder")->required();
     addCommon(*command, *options, Shared::OutputOnly);
     command->footer("Example:\n  resect-cli verify smaller-model");
-    command->callback([options] { run(*options); });
+    command->callback([options] { runVerify(*options); });
 }
 
 }  // namespace resect::cli
