@@ -20,7 +20,12 @@ struct ExportOptions : Common {
 
 void printText(const protocol::ExportMessage& message) {
     std::cout << "wrote " << message.folder << ": " << formatBytes(message.bytes) << ", way " << message.way << "\n";
-    std::cout << "reopened and compared: largest logit difference " << toText(message.maxAbsLogitError, 3) << ", KL " << toText(message.kl, 3) << "\n";
+    if (message.tensorsCompared > 0) {
+        std::cout << "tokenizer: " << message.tokenizer << "\nread back and compared: " << message.tensorsCompared << " tensors, "
+                  << (message.maxTensorError > 0 ? "largest rounding error " + toText(message.maxTensorError, 3) : std::string("bit for bit")) << "\n";
+    } else {
+        std::cout << "reopened and compared: largest logit difference " << toText(message.maxAbsLogitError, 3) << ", KL " << toText(message.kl, 3) << "\n";
+    }
     std::cout << "opens in:\n";
     for (std::size_t i = 0; i < message.opensIn.size(); ++i) {
         const auto& opens = message.opensIn[i];
@@ -59,14 +64,17 @@ void addExport(CLI::App& app) {
     CLI::App* command = app.add_subcommand("export", "Write the cut or recovered checkpoint, reopen it and compare its logits");
     command->add_option("SOURCE", options->source, "Checkpoint, or a run folder (its best checkpoint; LoRA is merged)")->required();
     command->add_option("--plan", options->plan, "What to cut");
-    command->add_option("--to", options->request.to, "New folder")->required();
+    command->add_option("--to", options->request.to, "New folder, or a new file NAME.gguf for llama.cpp")->required();
     command->add_option("--way", options->request.way, "uniform: stock shape; padded: blocks padded with zeros to one size; zeroed: original shapes, removed parts zero; "
-                                                      "exact: what the plan says, with resect.json where no stock shape holds it")
-        ->check(CLI::IsMember({"uniform", "padded", "zeroed", "exact"}))->capture_default_str();
+                                                      "exact: what the plan says, with resect.json where no stock shape holds it; "
+                                                      "heterogeneous: GGUF with sizes per block (architectures deci, openelm)")
+        ->check(CLI::IsMember({"uniform", "padded", "zeroed", "exact", "heterogeneous"}))->capture_default_str();
     command->add_option("--shard-gb", options->shardGigabytes, "Largest shard in GB")->capture_default_str()->check(CLI::PositiveNumber);
     command->add_option("--data", options->data, "Text for the comparison (default: random tokens)");
     addCommon(*command, *options, Shared::Compute);
-    command->footer("Examples:\n  resect-cli export MODEL --plan plan.json --to smaller --way uniform\n  resect-cli export RUN --to recovered --dtype bf16");
+    command->get_option("--dtype")->description("f32, bf16 or f16, in a GGUF also q8_0 or q4_0 (default: as stored)");
+    command->footer("Examples:\n  resect-cli export MODEL --plan plan.json --to smaller --way uniform\n  resect-cli export RUN --to recovered --dtype bf16\n"
+                    "  resect-cli export MODEL --plan plan.json --to smaller.gguf --way exact --dtype q8_0");
     command->callback([options] { runExport(*options); });
 }
 

@@ -1,7 +1,9 @@
 #include "app/cli/commands.h"
 #include "app/cli/common.h"
+#include "app/cli/inspect_gguf.h"
 #include "core/anatomy/cost.h"
 #include "core/base/numbers.h"
+#include "core/checkpoint/gguf_file.h"
 #include "core/worker/describe.h"
 #include "core/worker/opened.h"
 
@@ -76,6 +78,7 @@ void printTensors(const Checkpoint& checkpoint) {
 }
 
 void runInspect(InspectOptions& options) {
+    if (looksLikeGguf(options.path)) return inspectGguf(options.path, options.json ? GgufOutput::Json : GgufOutput::Text, options.tensors);
     const OpenedCheckpoint opened(options.path);
     protocol::ModelMessage model = describe(opened);
     if (options.deep) {
@@ -107,7 +110,7 @@ void runInspect(InspectOptions& options) {
 void addInspect(CLI::App& app) {
     auto options = std::make_shared<InspectOptions>();
     CLI::App* command = app.add_subcommand("inspect", "What a checkpoint is made of: sizes, blocks, health report");
-    command->add_option("CKPT", options->path, "Folder, config.json, index or .safetensors file")->required();
+    command->add_option("CKPT", options->path, "Folder, config.json, index, .safetensors or .gguf file")->required();
     command->add_flag("--tensors", options->tensors, "List every tensor");
     command->add_flag("--deep", options->deep, "Also read all weights and report values that are not finite");
     addCommon(*command, *options, Shared::OutputOnly);

@@ -25,6 +25,6 @@ RESECT_JSON_FIELDS(PlanCheckMessage, legal, problems, titles, hash, uniform, bef
 RESECT_JSON_FIELDS(PreviewMessage, rowsDone, rowsTotal, perplexity, perplexityLow, perplexityHigh, baseline, baselineLow,
                    baselineHigh, kl, klLow, klHigh, tokensPerSecond, baselineTokensPerSecond, final)
 RESECT_JSON_FIELDS(EstimateMessage, memoryBytes, trainableParameters, steps, tokens, seconds, basis, problems)
-RESECT_JSON_FIELDS(ExportMessage, folder, way, bytes, files, verified, maxAbsLogitError, kl, opensIn, loadCommands, problems)
+RESECT_JSON_FIELDS(ExportMessage, folder, way, bytes, files, verified, maxAbsLogitError, kl, tensorsCompared, maxTensorError, tokenizer, opensIn, loadCommands, problems)
 
 }  // namespace resect::protocol

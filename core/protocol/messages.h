@@ -35,7 +35,7 @@
 /// | recover_estimate | {recipe, set: {}, plan, data: DataMessage, device, dtype} | EstimateMessage, what is known at once |
 /// | recover_time | as recover_estimate (job) | EstimateMessage with a measured time |
 /// | run_create | {recipe, set: {}, plan, data, evalData?, control?: true, device, dtype, workspace, out?} | {folder}: writes job.json, and that of the control in FOLDER-control; the window starts `resect-cli run` itself |
-/// | export | {source, plan?, to, way, dtype, shardBytes, data?} (job) | ExportMessage |
+/// | export | {source, plan?, to, way, dtype, shardBytes, data?} (job): `to` ending in .gguf writes that file | ExportMessage |
 /// | cancel | {id} | {} |
 namespace resect::protocol {
 
@@ -180,6 +180,9 @@ struct ExportMessage {
     bool verified = false;                     ///< reopened and compared
     double maxAbsLogitError = 0;
     double kl = 0;
+    std::int64_t tensorsCompared = 0;          ///< of a GGUF: read back and compared with the source; 0 otherwise
+    double maxTensorError = 0;                 ///< of a GGUF: largest rounding error of a block-quantised weight
+    std::string tokenizer;                     ///< of a GGUF: kind of the tokenizer in it
     std::vector<VerdictMessage> opensIn;
     std::vector<std::string> loadCommands;     ///< same order as opensIn
     std::vector<ProblemMessage> problems;

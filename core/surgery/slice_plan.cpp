@@ -101,12 +101,15 @@ const std::map<TensorRole, std::vector<std::pair<ComponentKind, int>>>& unitsOf(
 
 class Slicer {
 public:
-    Slicer(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way)
+    Slicer(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way, const ModelShape* wanted = nullptr)
         : m_source(source), m_shape(anatomy.shape()), m_family(*findFamily(m_shape.modelType)), m_way(way) {
         for (const auto& [name, expected] : anatomy.expected())
             if (const TensorInfo* info = source.find(name)) m_dtypes.try_emplace(expected.role, info->dtype);
         const ModelShape after = shapeAfter(m_shape, cut);
-        m_plan.shape = way == SliceWay::Exact ? after : way == SliceWay::Padded ? paddedShape(m_shape, after) : m_shape;
+        if (wanted)
+            m_plan.shape = *wanted;
+        else
+            m_plan.shape = way == SliceWay::Exact ? after : way == SliceWay::Padded ? paddedShape(m_shape, after) : m_shape;
         std::vector<int> blocks(m_shape.blocks.size());
         std::iota(blocks.begin(), blocks.end(), 0);
         if (way != SliceWay::Zeroed) blocks = keptBlocks(cut);
@@ -217,6 +220,22 @@ private:
     SlicePlan m_plan;
 };
 
+/// Is there a place in `result` for everything that is kept of a block?
+bool holds(const BlockShape& result, const BlockShape& kept) {
+    if ((kept.hasAttention && !result.hasAttention) || (kept.hasFfn && !result.hasFfn)) return false;
+    if (result.numKvHeads < kept.numKvHeads || result.ffnSize < kept.ffnSize || result.numExperts < kept.numExperts) return false;
+    for (std::size_t group = 0; group < kept.headsPerKv.size(); ++group)
+        if (result.headsPerKv[group] < kept.headsPerKv[group]) return false;
+    return true;
+}
+
+void checkCut(const ModelShape& shape, const Cut& cut) {
+    if (cut.blocks.size() != shape.blocks.size())
+        throw Error(ErrorCode::Mismatch, "cut",
+                    "it describes " + toText(static_cast<std::int64_t>(cut.blocks.size())) + " blocks, the checkpoint has " +
+                        toText(static_cast<std::int64_t>(shape.blocks.size())));
+}
+
 }  // namespace
 
 std::string_view name(SliceWay way) noexcept {
@@ -234,13 +253,19 @@ std::uint64_t SlicePlan::bytes(std::optional<DType> dtype) const noexcept {
 }
 
 SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way) {
-    const ModelShape& shape = anatomy.shape();
-    if (cut.blocks.size() != shape.blocks.size())
-        throw Error(ErrorCode::Mismatch, "cut",
-                    "it describes " + toText(static_cast<std::int64_t>(cut.blocks.size())) + " blocks, the checkpoint has " +
-                        toText(static_cast<std::int64_t>(shape.blocks.size())));
+    checkCut(anatomy.shape(), cut);
     if (keptBlocks(cut).empty() && way != SliceWay::Zeroed) throw Error(ErrorCode::BadInput, "cut", "it removes every block");
     return Slicer(source, anatomy, cut, way).run();
+}
+
+SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, const ModelShape& result) {
+    checkCut(anatomy.shape(), cut);
+    const ModelShape after = shapeAfter(anatomy.shape(), cut);
+    if (after.blocks.empty()) throw Error(ErrorCode::BadInput, "cut", "it removes every block");
+    for (std::size_t b = 0; b < after.blocks.size(); ++b)
+        if (b >= result.blocks.size() || !holds(result.blocks[b], after.blocks[b]))
+            throw Error(ErrorCode::BadInput, "block " + toText(static_cast<std::int64_t>(b)), "the shape to write does not hold what is kept of it");
+    return Slicer(source, anatomy, cut, SliceWay::Padded, &result).run();
 }
 
 }  // namespace resect

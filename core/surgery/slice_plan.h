@@ -39,6 +39,9 @@ struct SlicePlan {
 /// Throws Unsupported when the way cannot express the cut exactly: expert counts that differ per block cannot be padded, and a
 /// zeroed expert could still be chosen by its router. Throws as anatomy.shape() when the checkpoint is not understood.
 SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way);
+/// The same in a shape of the caller's, one entry per kept block, each at least as large as what is kept of it: what is missing is filled with zeros, as in
+/// the padded way. Throws BadInput when a block of `result` is too small.
+SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, const ModelShape& result);
 
 /// The sizes that the padded way gives every block; the source's shape otherwise. `after` = shapeAfter(source, cut).
 ModelShape paddedShape(const ModelShape& source, const ModelShape& after);

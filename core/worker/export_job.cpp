@@ -3,6 +3,7 @@
 #include "core/base/error.h"
 #include "core/base/numbers.h"
 #include "core/worker/describe.h"
+#include "core/worker/gguf_job.h"
 
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -53,7 +54,7 @@ SliceWay wayOf(const std::string& way) {
     if (way == "padded") return SliceWay::Padded;
     if (way == "zeroed") return SliceWay::Zeroed;
     if (way == "uniform" || way == "exact") return SliceWay::Exact;
-    throw Error(ErrorCode::Usage, "way " + way, "expected uniform, padded, zeroed or exact");
+    throw Error(ErrorCode::Usage, "way " + way, "expected uniform, padded, zeroed or exact; heterogeneous is a way of .gguf files");
 }
 
 std::optional<DType> storedDtype(const std::string& text) {
@@ -101,6 +102,7 @@ LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const
 }
 
 protocol::ExportMessage exportChecked(const OpenedCheckpoint& source, const ExportRequest& request, const JobContext& job) {
+    if (wantsGguf(request)) return exportGgufChecked(source, request, job);
     Cut cut;
     if (request.plan) {
         requireLegal(*request.plan, source);

@@ -11,9 +11,9 @@ namespace resect {
 
 struct ExportRequest {
     std::optional<EditPlan> plan;          ///< nullopt = the checkpoint as it is
-    std::filesystem::path to;              ///< a folder that does not exist yet
-    std::string way = "uniform";           ///< uniform, padded, zeroed, exact (uniform where possible, else with resect.json)
-    std::string dtype;                     ///< empty = as stored; f32, bf16, f16
+    std::filesystem::path to;              ///< a folder that does not exist yet, or a file NAME.gguf
+    std::string way = "uniform";           ///< uniform, padded, zeroed, exact (uniform where possible, else with resect.json); GGUF also heterogeneous
+    std::string dtype;                     ///< empty = as stored; f32, bf16, f16; GGUF also q8_0, q4_0
     std::uint64_t shardBytes = 5'000'000'000;
     std::optional<protocol::DataMessage> data;  ///< text for the comparison; random token ids otherwise
     Json provenance;                       ///< added to resect-plan.json (where the weights come from, metrics)
@@ -30,7 +30,8 @@ struct LogitComparison {
 LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const Checkpoint& written, const std::vector<std::vector<std::int64_t>>& rows, const JobContext& job);
 
 /// Writes, reopens and compares before the folder gets its name: an export whose logits differ is refused and leaves nothing.
-/// Same dtype: max abs 1e-4; a narrower dtype: mean KL 0.01. Throws as exportHuggingFace, Internal when the comparison fails.
+/// Same dtype: max abs 1e-4; a narrower dtype: mean KL 0.01. A target that ends in .gguf goes through exportGgufChecked instead, which compares every
+/// tensor. Throws as exportHuggingFace, Internal when the comparison fails.
 protocol::ExportMessage exportChecked(const OpenedCheckpoint& source, const ExportRequest& request, const JobContext& job);
 
 }  // namespace resect
