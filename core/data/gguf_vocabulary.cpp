@@ -154,8 +154,7 @@ private:
             const std::size_t rank = merge != firstMerge.end() ? merge->second : m_file.merges.size();
             set(id, token, byte ? Kind::Byte : token == unknown ? Kind::Unknown : Kind::Normal, byte ? 0.0f : -static_cast<float>(rank), m_subject);
         }
-        for (const AddedToken& token : addedTokensOf(m_file.json, m_subject))
-            if (token.content != unknown) addSentencePiece(token);
+        for (const AddedToken& token : addedTokensOf(m_file.json, m_subject)) addSentencePiece(token);
         m_defaultIds = {{"unk", m_ids.contains(unknown) ? m_ids.at(unknown) : -1}};
         const std::string steps = m_file.json.value("normalizer", Json()).dump() + m_file.json.value("pre_tokenizer", Json()).dump();
         m_addSpace = steps.find("\"Prepend\"") != std::string::npos || steps.find("\"always\"") != std::string::npos || steps.find("\"first\"") != std::string::npos;
@@ -164,6 +163,10 @@ private:
 
     void writeLlama(std::string kind) {
         m_result.kind = std::move(kind);
+        constexpr std::ptrdiff_t kBytes = 256;
+        if (std::count(m_kinds.begin(), m_kinds.end(), int{Kind::Byte}) < kBytes)
+            note(Severity::Warning, "the vocabulary lacks tokens for single bytes (<0x00> to <0xFF>), without which llama.cpp ends when it meets other characters",
+                 "Give programs token ids, or use a tokenizer with byte fallback.");
         add("ggml.model", GgufValue::of(std::string("llama")));
         add("ggml.pre", GgufValue::of(std::string("default")));
         notePadding();

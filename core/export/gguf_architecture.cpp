@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <numbers>
 
 namespace resect {
 
@@ -165,6 +167,9 @@ public:
         if (m_architecture.tiedOnly && !m_shape.tiedEmbeddings) add("lm_head.weight", graph + " always uses the embedding as its head", kUniform);
         if (m_shape.ropeScaling.kind == RopeScaling::Kind::Llama3 && !m_architecture.ropeFactors)
             add("rope_scaling llama3", graph + " does not read frequency factors", kUniform);
+        if (m_shape.ropeScaling.kind == RopeScaling::Kind::Yarn && rampOf(m_shape.ropeScaling.betaFast, m_shape.ropeScaling.betaSlow) != rampOf(32, 1))
+            add("rope_scaling yarn", graph + " computes with beta_fast 32 and beta_slow 1 only, found " + toText(m_shape.ropeScaling.betaFast, 4) + " and " +
+                                         toText(m_shape.ropeScaling.betaSlow, 4), kFolder);
         constexpr int kMostBlocks = 512;
         if (m_shape.numBlocks() > kMostBlocks) add("blocks", "llama.cpp opens up to 512, found " + toText(m_shape.numBlocks()), "Drop blocks.");
         if (m_architecture.perBlock) perBlock(graph);
@@ -179,6 +184,15 @@ private:
 
     void add(std::string subject, std::string message, std::string advice) {
         m_problems.push_back({Severity::Error, std::move(subject), std::move(message), std::move(advice)});
+    }
+
+    /// The pairs between which YaRN goes over from one frequency to the other.
+    std::pair<double, double> rampOf(double betaFast, double betaSlow) const {
+        const int headDim = m_shape.blocks.front().headDim;
+        const RopeScaling& rope = m_shape.ropeScaling;
+        const auto original = static_cast<double>(rope.originalMaxPositions > 0 ? rope.originalMaxPositions : m_shape.maxPositions);
+        const auto pair = [&](double rotations) { return headDim * std::log(original / (rotations * 2 * std::numbers::pi)) / (2 * std::log(m_shape.ropeTheta)); };
+        return {std::max(0.0, std::floor(pair(betaFast))), std::min(headDim - 1.0, std::ceil(pair(betaSlow)))};
     }
 
     void perBlock(const std::string& graph) {

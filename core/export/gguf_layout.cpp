@@ -80,7 +80,13 @@ private:
             return GgufType::F16;
         }
         const bool head = tensor.name == "output.weight" || (tensor.name == "token_embd.weight" && m_plan.shape.tiedEmbeddings);
-        return head ? GgufType::Q8_0 : *m_wanted;
+        return head || smallAttention(tensor.name) ? GgufType::Q8_0 : *m_wanted;
+    }
+
+    /// Keys and values of a mixture of experts are a small part of it and feed all experts; llama.cpp's quantiser spares them too.
+    bool smallAttention(const std::string& name) const {
+        const bool mixture = std::any_of(m_plan.shape.blocks.begin(), m_plan.shape.blocks.end(), [](const BlockShape& block) { return block.numExperts > 0; });
+        return mixture && (name.ends_with("attn_k.weight") || name.ends_with("attn_v.weight"));
     }
 
     void noteFallbacks() const {

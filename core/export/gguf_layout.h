@@ -20,7 +20,7 @@ struct GgufPlannedTensor {
 };
 
 /// The tensors of a GGUF in file order, for the shape that `plan` writes. `wanted` is the type of the matrices; norms, biases and routers are F32.
-/// Of Q4_0, the head (or an embedding that is the head) is Q8_0. A matrix whose rows are no multiple of 32 falls back to F16, with a note. Without
+/// Of Q4_0, the head (or an embedding that is the head) and keys and values beside experts are Q8_0. A matrix whose rows are no multiple of 32 falls back to F16, with a note. Without
 /// `wanted` every matrix keeps its stored type. Throws Unsupported for a tensor that the architecture has no place for.
 std::vector<GgufPlannedTensor> ggufLayout(const GgufArchitecture& architecture, const SlicePlan& plan, std::optional<GgufType> wanted, std::vector<Problem>& notes);
 

@@ -103,8 +103,6 @@ private:
         add("rope.scaling.original_context_length", number(scaling.originalMaxPositions > 0 ? scaling.originalMaxPositions : m_shape.maxPositions));
         // llama.cpp multiplies by magnitude(1) itself.
         if (const double factor = attention / magnitude(1); std::fabs(factor - 1) > 1e-9) add("rope.scaling.attn_factor", GgufValue::of(static_cast<float>(factor)));
-        if (scaling.betaFast != 32) add("rope.scaling.yarn_beta_fast", GgufValue::of(static_cast<float>(scaling.betaFast)));
-        if (scaling.betaSlow != 1) add("rope.scaling.yarn_beta_slow", GgufValue::of(static_cast<float>(scaling.betaSlow)));
     }
 
     void fields() {

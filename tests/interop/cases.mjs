@@ -42,8 +42,8 @@ export const cases = [
     {name: "qwen3 padded", generated: {qkNorm: true, tied: false}, prompt: some, way: "padded", edits: [{op: "drop_kv_groups", block: 1, groups: [0]}]},
     {name: "llama with biases everywhere", generated: {biases: true}, prompt: some},
     {name: "llama with yarn", generated: {ropeScaling: {rope_type: "yarn", factor: 4, original_max_position_embeddings: 32}}, prompt: some},
-    {name: "llama with yarn and its own attention factor", prompt: some,
-     generated: {ropeScaling: {rope_type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor: 1.7, beta_fast: 16, beta_slow: 2}}},
+    {name: "llama with yarn, its own attention factor", prompt: some,
+     generated: {ropeScaling: {rope_type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor: 1.7}}},
 ];
 
 // Real tokenizers in a model of one small block: only token ids are compared.

@@ -27,6 +27,17 @@ export function writeSafetensors(path, tensors) {
     writeFileSync(path, Buffer.concat([length, Buffer.from(text), ...tensors.map(({values}) => Buffer.from(values.buffer))]));
 }
 
+// The least of a tokenizer: node-llama-cpp asks llama.cpp for the text of tokens, which aborts the process where there is none.
+export function writeTokenizer(folder, vocabulary) {
+    const names = ["<unk>", "<s>", "</s>"];
+    const vocab = Object.fromEntries(Array.from({length: vocabulary}, (_, i) => [names[i] ?? `t${i}`, i]));
+    const added_tokens = names.map((content, id) => ({id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true}));
+    const bytes = {type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true};
+    const json = {version: "1.0", added_tokens, normalizer: null, pre_tokenizer: bytes, post_processor: null, decoder: bytes, model: {type: "BPE", vocab, merges: []}};
+    writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(json));
+    writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify({bos_token: "<s>", eos_token: "</s>"}));
+}
+
 export function writeModel(folder, {qkNorm = false, biases = false, tied = false, ropeScaling = null, blocks = 4, hidden = 64, heads = 4, groups = 2, headDim = 16, width = 96, vocabulary = 64,
                                     positions = 128} = {}) {
     mkdirSync(folder, {recursive: true});

@@ -191,5 +191,36 @@ TEST_F(Cli, ServeRefusesAnotherProtocol) {
     EXPECT_NE(served.out.find("error"), std::string::npos);
 }
 
+TEST_F(Cli, ExportsInspectsAndImportsGguf) {
+    writePlan({"", {dropChannels(1, {0, 7})}, nullptr});
+    const auto refused = runCli({"export", m_path, "--plan", file("plan.json"), "--to", file("cut.gguf")});
+    EXPECT_EQ(refused.exitCode, 3);
+    EXPECT_NE(refused.err.find("heterogeneous"), std::string::npos) << refused.err;
+    EXPECT_FALSE(fs::exists(file("cut.gguf")));
+    const auto exported = runCli({"export", m_path, "--plan", file("plan.json"), "--to", file("cut.gguf"), "--way", "heterogeneous", "--json"});
+    ASSERT_EQ(exported.exitCode, 0) << exported.err;
+    EXPECT_EQ(jsonOf(exported)["tensorsCompared"], 30);
+    EXPECT_EQ(jsonOf(exported)["tokenizer"], "none");
+    EXPECT_EQ(jsonOf(exported)["opensIn"][1]["runtime"], "llama.cpp");
+    const auto inspected = runCli({"inspect", file("cut.gguf"), "--json", "--tensors"});
+    ASSERT_EQ(inspected.exitCode, 0) << inspected.err;
+    const Json facts = jsonOf(inspected);
+    EXPECT_EQ(facts["architecture"], "deci");
+    EXPECT_EQ(facts["metadata"]["deci.feed_forward_length"], (Json{43, 41, 43}));
+    EXPECT_EQ(facts["tensors"].size(), 30u);
+    EXPECT_TRUE(facts["importable"].get<bool>());
+    EXPECT_NE(runCli({"inspect", file("cut.gguf")}).out.find("deci.block_count"), std::string::npos);
+    const auto imported = runCli({"import", file("cut.gguf"), "--to", file("back")});
+    ASSERT_EQ(imported.exitCode, 0) << imported.err;
+    // What the file holds computes what the exactly cut checkpoint computes.
+    ASSERT_EQ(runCli({"export", m_path, "--plan", file("plan.json"), "--to", file("exact"), "--way", "exact"}).exitCode, 0);
+    const Json a = jsonOf(runCli({"logits", file("back"), "--ids", "1,5,9,33"})), b = jsonOf(runCli({"logits", file("exact"), "--ids", "1,5,9,33"}));
+    EXPECT_EQ(a["next"], b["next"]);
+    EXPECT_EQ(runCli({"export", m_path, "--to", file("x.gguf"), "--dtype", "q5_1"}).exitCode, 2);
+    EXPECT_EQ(runCli({"export", m_path, "--to", file("x"), "--way", "heterogeneous"}).exitCode, 2);
+    fs::resize_file(file("cut.gguf"), 3000);
+    EXPECT_EQ(runCli({"inspect", file("cut.gguf")}).exitCode, 3);
+}
+
 }  // namespace
 }  // namespace resect::test
