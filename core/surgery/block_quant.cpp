@@ -45,12 +45,15 @@ float inverseOf(float d) noexcept {
     return std::isinf(inverse) ? 0.0f : inverse;
 }
 
+/// Halves away from zero, as std::round, which is a call: a float and a half add exactly in a double.
+std::int8_t rounded(float value) noexcept { return static_cast<std::int8_t>(static_cast<int>(double{value} + std::copysign(0.5, double{value}))); }
+
 bool encodeQ8(const float* x, std::byte* out) noexcept {
     const float d = std::fabs(extreme(x)) / 127.0f;
     const float inverse = inverseOf(d);
     if (!fitsHalf(d)) return false;
     storeScale(d, out);
-    for (std::size_t i = 0; i < kBlock; ++i) out[2 + i] = static_cast<std::byte>(static_cast<std::int8_t>(std::round(x[i] * inverse)));
+    for (std::size_t i = 0; i < kBlock; ++i) out[2 + i] = static_cast<std::byte>(rounded(x[i] * inverse));
     return true;
 }
 

@@ -277,7 +277,7 @@ TEST(ExportGguf, RefusalsNameAnAlternative) {
     EXPECT_THAT(advice(tinyMixtral(), {dropAttention({1})}, GgufWay::Heterogeneous), HasSubstr("--way padded"));
     EXPECT_THAT(advice(tinyQwen2(), {dropKvGroups(1, {0})}, GgufWay::Heterogeneous), HasSubstr("--way padded"));
     EXPECT_THAT(advice(tinyQwen3({.attentionBias = true}), {}, GgufWay::Uniform), HasSubstr("folder"));
-    const Json yarn{{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32}, {"beta_fast", 4.0}, {"beta_slow", 2.0}};
+    const Json yarn{{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32}, {"beta_fast", 4.0}, {"beta_slow", 0.1}};
     EXPECT_THAT(advice(tinyLlama({.ropeScaling = yarn}), {}, GgufWay::Uniform), HasSubstr("beta_fast 32"));
     const Json llama3{{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 64}};
     EXPECT_THAT(advice(tinyQwen2({.ropeScaling = llama3}), {}, GgufWay::Uniform), HasSubstr("frequency factors"));
