@@ -115,7 +115,7 @@ constexpr std::array kArchitectures{
     GgufArchitecture{.modelType = "olmoe", .name = "olmoe", .rotation = Rotation::Halves, .qkNorm = true, .normTopK = false},
     GgufArchitecture{.modelType = "deepseek", .name = "deepseek", .rotation = Rotation::Neighbours, .fields = kDeepseekFields, .normTopK = false},
     GgufArchitecture{.modelType = "gemma2", .name = "gemma2", .rotation = Rotation::Halves, .names = kGemma2, .fields = kGemma2Fields,
-                     .activations = "gelu_pytorch_tanh", .tiedOnly = true},
+                     .activations = "gelu_pytorch_tanh", .tiedOnly = true, .windowPeriod = 2},
     GgufArchitecture{.modelType = "phi3", .name = "phi3", .rotation = Rotation::Halves, .names = kPhi3, .fields = kPhi3Fields},
     GgufArchitecture{.modelType = "gpt2", .name = "gpt2", .rotation = Rotation::None, .names = kGpt2, .activations = "gelu_new gelu_pytorch_tanh", .qkvBias = true,
                      .outputBias = true, .mlpBias = true, .normEps = "attention.layer_norm_epsilon"},
@@ -175,6 +175,7 @@ public:
         if (m_architecture.perBlock) perBlock(graph);
         else if (!isUniform(m_shape)) add("blocks", "they differ in size, and " + graph + " takes the sizes of block 0 for all", "Use --way padded or heterogeneous.");
         experts(graph);
+        windows(graph);
         return std::move(m_problems);
     }
 
@@ -203,6 +204,17 @@ private:
             if (bias && block.hasAttention && std::int64_t{block.numHeads} * block.headDim != m_shape.hiddenSize)
                 add("block " + toText(b), graph + " expects a query bias of hidden_size " + toText(m_shape.hiddenSize) + " numbers, found " +
                                               toText(block.numHeads * block.headDim) + " after cutting heads", "Use --way padded, or keep the query heads of this family.");
+        }
+    }
+
+    void windows(const std::string& graph) {
+        const int period = m_architecture.windowPeriod;
+        for (int b = 0; period > 0 && b < m_shape.numBlocks(); ++b) {
+            const bool slides = m_shape.blocks[static_cast<std::size_t>(b)].slidingWindow > 0;
+            if (slides == (b % period != period - 1)) continue;
+            add("block " + toText(b), graph + " gives a sliding window to blocks by their number, and this one has " + (slides ? "one" : "none") + " against that rule",
+                "Drop runs of " + toText(period) + " blocks that begin at a multiple of " + toText(period) + ", or export a Hugging Face folder.");
+            return;
         }
     }
 

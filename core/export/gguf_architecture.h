@@ -49,6 +49,7 @@ struct GgufArchitecture {
     bool perBlock = false;             ///< sizes may differ from block to block
     bool tiedOnly = false;             ///< it has no output.weight
     bool normTopK = true;              ///< its graph renormalises the routing weights
+    int windowPeriod = 0;              ///< its graph gives every block but the last of so many a sliding window; 0 = config decides for all alike
     std::string_view normEps = "attention.layer_norm_rms_epsilon";
 };
 
