@@ -108,7 +108,7 @@ constexpr std::array kArchitectures{
     GgufArchitecture{.modelType = "llama", .name = "llama", .rotation = Rotation::Neighbours, .qkvBias = true, .outputBias = true, .mlpBias = true, .ropeFactors = true},
     GgufArchitecture{.modelType = "mistral", .name = "llama", .rotation = Rotation::Neighbours, .ropeFactors = true},
     GgufArchitecture{.modelType = "mixtral", .name = "llama", .rotation = Rotation::Neighbours, .ropeFactors = true},
-    GgufArchitecture{.modelType = "qwen2", .name = "qwen2", .rotation = Rotation::Halves, .qkvBias = true},
+    GgufArchitecture{.modelType = "qwen2", .name = "qwen2", .rotation = Rotation::Halves, .qkvBias = true, .hiddenIsHeads = true},
     GgufArchitecture{.modelType = "qwen3", .name = "qwen3", .rotation = Rotation::Halves, .qkNorm = true},
     GgufArchitecture{.modelType = "qwen2_moe", .name = "qwen2moe", .rotation = Rotation::Halves, .fields = kQwen2MoeFields, .qkvBias = true, .normTopK = false},
     GgufArchitecture{.modelType = "qwen3_moe", .name = "qwen3moe", .rotation = Rotation::Halves, .fields = kQwen3MoeFields, .qkNorm = true},
@@ -123,6 +123,9 @@ constexpr std::array kArchitectures{
 // For blocks that differ. DeciLM turns neighbours whatever the family does: the rows are interleaved when they are written.
 constexpr GgufArchitecture kDeci{.modelType = "", .name = "deci", .rotation = Rotation::Neighbours, .qkvBias = true, .outputBias = true, .mlpBias = true,
                                  .ropeFactors = true, .perBlock = true};
+// Qwen2 with fewer heads: the graph of Llama with biases, its rows interleaved.
+constexpr GgufArchitecture kQwen2AsLlama{.modelType = "qwen2", .name = "llama", .rotation = Rotation::Neighbours, .qkvBias = true, .outputBias = true, .mlpBias = true,
+                                         .ropeFactors = true};
 constexpr GgufArchitecture kElm{.modelType = "", .name = "openelm", .rotation = Rotation::Halves, .names = kOpenElm, .qkNorm = true, .perBlock = true, .tiedOnly = true};
 
 const GgufName* findName(std::span<const GgufName> names, std::string_view huggingFace) {
@@ -150,6 +153,10 @@ bool contains(std::string_view list, std::string_view word) {
     return (" " + std::string(list) + " ").find(" " + std::string(word) + " ") != std::string::npos;
 }
 
+bool headsFillHidden(const ModelShape& shape) {
+    return std::all_of(shape.blocks.begin(), shape.blocks.end(), [&](const BlockShape& block) { return std::int64_t{block.numHeads} * block.headDim == shape.hiddenSize; });
+}
+
 /// Collects errors with one advice each.
 class Obstacles {
 public:
@@ -172,6 +179,8 @@ public:
                                          toText(m_shape.ropeScaling.betaSlow, 4), kFolder);
         constexpr int kMostBlocks = 512;
         if (m_shape.numBlocks() > kMostBlocks) add("blocks", "llama.cpp opens up to 512, found " + toText(m_shape.numBlocks()), "Drop blocks.");
+        if (m_architecture.hiddenIsHeads && !headsFillHidden(m_shape))
+            add("heads", graph + " expects query matrices of hidden_size " + toText(m_shape.hiddenSize), kUniform);
         if (m_architecture.perBlock) perBlock(graph);
         else if (!isUniform(m_shape)) add("blocks", "they differ in size, and " + graph + " takes the sizes of block 0 for all", "Use --way padded or heterogeneous.");
         experts(graph);
@@ -197,13 +206,9 @@ private:
     }
 
     void perBlock(const std::string& graph) {
-        const bool bias = m_shape.qkvBias;
         for (int b = 0; b < m_shape.numBlocks(); ++b) {
             const BlockShape& block = m_shape.blocks[static_cast<std::size_t>(b)];
             if (block.headDim != m_shape.blocks.front().headDim) add("block " + toText(b), graph + " has one head size for all blocks", kFolder);
-            if (bias && block.hasAttention && std::int64_t{block.numHeads} * block.headDim != m_shape.hiddenSize)
-                add("block " + toText(b), graph + " expects a query bias of hidden_size " + toText(m_shape.hiddenSize) + " numbers, found " +
-                                              toText(block.numHeads * block.headDim) + " after cutting heads", "Use --way padded, or keep the query heads of this family.");
         }
     }
 
@@ -238,6 +243,11 @@ const GgufArchitecture* findGgufArchitecture(std::string_view modelType) noexcep
     return row == kArchitectures.end() ? nullptr : &*row;
 }
 
+const GgufArchitecture* findUniformArchitecture(const ModelShape& shape) noexcept {
+    const GgufArchitecture* own = findGgufArchitecture(shape.modelType);
+    return own && own->hiddenIsHeads && !headsFillHidden(shape) ? &kQwen2AsLlama : own;
+}
+
 const GgufArchitecture* findPerBlockArchitecture(const ModelShape& shape) noexcept {
     const bool likeLlama = shape.modelType == "llama" || shape.modelType == "mistral" || shape.modelType == "qwen2";
     return likeLlama ? &kDeci : shape.modelType == "qwen3" ? &kElm : nullptr;
@@ -247,7 +257,7 @@ std::vector<const GgufArchitecture*> architecturesNamed(std::string_view name) {
     std::vector<const GgufArchitecture*> rows;
     for (const GgufArchitecture& row : kArchitectures)
         if (row.name == name) rows.push_back(&row);
-    for (const GgufArchitecture* row : {&kDeci, &kElm})
+    for (const GgufArchitecture* row : {&kQwen2AsLlama, &kDeci, &kElm})
         if (row->name == name) rows.push_back(row);
     return rows;
 }

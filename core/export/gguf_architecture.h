@@ -49,12 +49,15 @@ struct GgufArchitecture {
     bool perBlock = false;             ///< sizes may differ from block to block
     bool tiedOnly = false;             ///< it has no output.weight
     bool normTopK = true;              ///< its graph renormalises the routing weights
+    bool hiddenIsHeads = false;        ///< its loader expects heads x head size = hidden size
     int windowPeriod = 0;              ///< its graph gives every block but the last of so many a sliding window; 0 = config decides for all alike
     std::string_view normEps = "attention.layer_norm_rms_epsilon";
 };
 
-/// The architecture for blocks that are all alike; null when llama.cpp has none for the family.
+/// The family's own architecture; null when llama.cpp has none.
 const GgufArchitecture* findGgufArchitecture(std::string_view modelType) noexcept;
+/// The one for a model whose blocks are all alike: the family's own, or one that computes the same where that cannot hold the shape.
+const GgufArchitecture* findUniformArchitecture(const ModelShape& shape) noexcept;
 /// The one that carries blocks of different sizes for weights like these; null when there is none.
 const GgufArchitecture* findPerBlockArchitecture(const ModelShape& shape) noexcept;
 /// Rows that write this general.architecture, in the order of the table.

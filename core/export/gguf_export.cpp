@@ -11,6 +11,7 @@
 #include "core/export/gguf_metadata.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace resect {
 
@@ -67,6 +68,7 @@ public:
     Planned run() {
         const SlicePlan plan = choose();
         checkObstacles();
+        noteBiases();
         const SliceWay way = m_options.way == GgufWay::Zeroed ? SliceWay::Zeroed : SliceWay::Padded;
         const ConfigRewrite rewrite = rewriteConfig(m_source.config(), m_anatomy.shape(), m_cut, m_planned.shape, way, {});
         m_planned.notes.insert(m_planned.notes.end(), rewrite.notes.begin(), rewrite.notes.end());
@@ -102,6 +104,10 @@ private:
                                                                 std::string(m_planned.architecture->name) + "\" cannot hold. Choose heterogeneous or padded");
         SlicePlan plan = slicePlan(m_source, m_anatomy, m_cut, way == GgufWay::Padded ? SliceWay::Padded : way == GgufWay::Zeroed ? SliceWay::Zeroed : SliceWay::Exact);
         m_planned.shape = plan.shape;
+        const GgufArchitecture* own = std::exchange(m_planned.architecture, findUniformArchitecture(plan.shape));
+        if (own != m_planned.architecture)
+            m_planned.notes.push_back({Severity::Note, "architecture \"" + std::string(m_planned.architecture->name) + "\"",
+                                       "written instead of \"" + std::string(own->name) + "\", which expects as many heads as fill hidden_size; it computes the same", ""});
         return plan;
     }
 
@@ -110,6 +116,15 @@ private:
             throw Error(ErrorCode::Unsupported, problem.subject, problem.message + ". " + problem.advice);
         if (m_options.type && plainType(*m_options.type).has_value() == false && *m_options.type != GgufType::Q8_0 && *m_options.type != GgufType::Q4_0)
             throw Error(ErrorCode::Usage, "dtype " + std::string(info(*m_options.type).name), "expected f32, f16, bf16, q8_0 or q4_0");
+    }
+
+    void noteBiases() {
+        const ModelShape& shape = m_planned.shape;
+        const bool other = std::any_of(shape.blocks.begin(), shape.blocks.end(), [&](const BlockShape& block) {
+            return block.hasAttention && std::int64_t{block.numHeads} * block.headDim != shape.hiddenSize;
+        });
+        if (shape.qkvBias && other)
+            m_planned.notes.push_back({Severity::Note, "query biases", "they are not hidden_size long: releases of llama.cpp of 2026 open the file, those of 2025 refuse it", ""});
     }
 
     GgufGeneral general() const {

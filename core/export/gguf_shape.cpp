@@ -41,7 +41,8 @@ private:
         const bool outputBias = anyBlockHas("attn_output.bias"), bias = anyBlockHas("attn_q.bias");
         std::string type = m_name;
         if (m_name == "llama") type = m_file.integer(key("expert_count"), 0) > 0 ? "mixtral" : "llama";
-        if (m_name == "deci") type = bias && !outputBias ? "qwen2" : "llama";
+        if (m_name == "deci") type = "llama";
+        if (type == "llama" && bias && !outputBias) type = "qwen2";  // Llama has both or none
         if (m_name == "openelm") type = "qwen3";
         const auto rows = architecturesNamed(m_name);
         for (const GgufArchitecture* row : rows)
