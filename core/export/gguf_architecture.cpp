@@ -103,22 +103,23 @@ constexpr GgufField kDeepseekFields[] = {{"leading_dense_block_count", "first_k_
                                          {"expert_shared_count", "n_shared_experts"},
                                          {"expert_weights_scale", "routed_scaling_factor", GgufValueType::F32}};
 
-// What each graph of llama.cpp (2025-26) reads. Families that Resect does not know yet stand here too: their tensors have these names.
+// What each graph of llama.cpp (2025-26) reads. Rows that are not `checked` wait for
+// their family, or for the comparison in tests/interop.
 constexpr std::array kArchitectures{
     GgufArchitecture{.modelType = "llama", .name = "llama", .rotation = Rotation::Neighbours, .qkvBias = true, .outputBias = true, .mlpBias = true, .ropeFactors = true},
     GgufArchitecture{.modelType = "mistral", .name = "llama", .rotation = Rotation::Neighbours, .ropeFactors = true},
     GgufArchitecture{.modelType = "mixtral", .name = "llama", .rotation = Rotation::Neighbours, .ropeFactors = true},
     GgufArchitecture{.modelType = "qwen2", .name = "qwen2", .rotation = Rotation::Halves, .qkvBias = true, .hiddenIsHeads = true},
     GgufArchitecture{.modelType = "qwen3", .name = "qwen3", .rotation = Rotation::Halves, .qkNorm = true},
-    GgufArchitecture{.modelType = "qwen2_moe", .name = "qwen2moe", .rotation = Rotation::Halves, .fields = kQwen2MoeFields, .qkvBias = true, .normTopK = false},
-    GgufArchitecture{.modelType = "qwen3_moe", .name = "qwen3moe", .rotation = Rotation::Halves, .fields = kQwen3MoeFields, .qkNorm = true},
-    GgufArchitecture{.modelType = "olmoe", .name = "olmoe", .rotation = Rotation::Halves, .qkNorm = true, .normTopK = false},
-    GgufArchitecture{.modelType = "deepseek", .name = "deepseek", .rotation = Rotation::Neighbours, .fields = kDeepseekFields, .normTopK = false},
+    GgufArchitecture{.modelType = "qwen2_moe", .name = "qwen2moe", .rotation = Rotation::Halves, .fields = kQwen2MoeFields, .qkvBias = true, .normTopK = false, .checked = false},
+    GgufArchitecture{.modelType = "qwen3_moe", .name = "qwen3moe", .rotation = Rotation::Halves, .fields = kQwen3MoeFields, .qkNorm = true, .checked = false},
+    GgufArchitecture{.modelType = "olmoe", .name = "olmoe", .rotation = Rotation::Halves, .qkNorm = true, .normTopK = false, .checked = false},
+    GgufArchitecture{.modelType = "deepseek", .name = "deepseek", .rotation = Rotation::Neighbours, .fields = kDeepseekFields, .normTopK = false, .checked = false},
     GgufArchitecture{.modelType = "gemma2", .name = "gemma2", .rotation = Rotation::Halves, .names = kGemma2, .fields = kGemma2Fields,
-                     .activations = "gelu_pytorch_tanh", .tiedOnly = true, .windowPeriod = 2},
-    GgufArchitecture{.modelType = "phi3", .name = "phi3", .rotation = Rotation::Halves, .names = kPhi3, .fields = kPhi3Fields},
+                     .activations = "gelu_pytorch_tanh", .tiedOnly = true, .windowPeriod = 2, .checked = false},
+    GgufArchitecture{.modelType = "phi3", .name = "phi3", .rotation = Rotation::Halves, .names = kPhi3, .fields = kPhi3Fields, .checked = false},
     GgufArchitecture{.modelType = "gpt2", .name = "gpt2", .rotation = Rotation::None, .names = kGpt2, .activations = "gelu_new gelu_pytorch_tanh", .qkvBias = true,
-                     .outputBias = true, .mlpBias = true, .normEps = "attention.layer_norm_epsilon"},
+                     .outputBias = true, .mlpBias = true, .checked = false, .normEps = "attention.layer_norm_epsilon"},
 };
 // For blocks that differ. DeciLM turns neighbours whatever the family does: the rows are interleaved when they are written.
 constexpr GgufArchitecture kDeci{.modelType = "", .name = "deci", .rotation = Rotation::Neighbours, .qkvBias = true, .outputBias = true, .mlpBias = true,

@@ -51,6 +51,7 @@ struct GgufArchitecture {
     bool normTopK = true;              ///< its graph renormalises the routing weights
     bool hiddenIsHeads = false;        ///< its loader expects heads x head size = hidden size
     int windowPeriod = 0;              ///< its graph gives every block but the last of so many a sliding window; 0 = config decides for all alike
+    bool checked = true;               ///< files of it were opened in llama.cpp and compared (tests/interop); nothing is written otherwise
     std::string_view normEps = "attention.layer_norm_rms_epsilon";
 };
 

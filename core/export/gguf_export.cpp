@@ -91,6 +91,8 @@ private:
         m_planned.architecture = findGgufArchitecture(source.modelType);
         if (!m_planned.architecture)
             throw Error(ErrorCode::Unsupported, "model_type \"" + source.modelType + "\"", "llama.cpp's architecture for it is not known here. Export a Hugging Face folder (--to without .gguf)");
+        if (!m_planned.architecture->checked)
+            throw Error(ErrorCode::Unsupported, "model_type \"" + source.modelType + "\"", "its GGUF has not been compared with llama.cpp yet. Export a Hugging Face folder (--to without .gguf)");
         if (way == GgufWay::Heterogeneous) {
             m_planned.architecture = findPerBlockArchitecture(source);
             if (!m_planned.architecture)
