@@ -17,11 +17,11 @@ GgufPlace place(const char* modelType, const char* name, int block = -1, int exp
 }
 
 TEST(GgufArchitecture, EveryTensorOfEveryFamilyHasAPlaceOfItsOwn) {
-    for (const Family& family : families()) {
-        const GgufArchitecture* architecture = findGgufArchitecture(family.modelType);
-        if (!architecture) continue;  // refused by name when it is exported
-        ModelShape shape = stockShape(std::string(family.modelType), {.numExperts = family.mixtureOfExperts ? 4 : 0});
-        shape.qkNorm = family.qkNorm;
+    for (const std::string type : {"llama", "mistral", "mixtral", "qwen2", "qwen3"}) {
+        const GgufArchitecture* architecture = findGgufArchitecture(type);
+        ASSERT_NE(architecture, nullptr) << type;
+        ModelShape shape = stockShape(type, {.numExperts = type == "mixtral" ? 4 : 0});
+        shape.qkNorm = architecture->qkNorm;
         shape.qkvBias = architecture->qkvBias;
         std::map<std::string, int> used;
         for (const ExpectedTensor& tensor : expectedTensors(shape)) {
