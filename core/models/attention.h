@@ -20,6 +20,7 @@ struct AttentionInput {
     const std::vector<int>* headsPerKv;     ///< query heads of each kv group, heads numbered group by group
     AttentionSpan span;
     double scale = 1;                       ///< on the scores, 1 / sqrt(H)
+    double softcap = 0;                     ///< scores become cap tanh(score / cap) before the mask; 0 = as they are
 };
 
 /// Softmax attention of one layer (one of the four seams). Stateless.

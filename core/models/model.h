@@ -24,6 +24,9 @@ enum class TapPoint {
     HeadOutputs,       ///< input of the output projection [B,T,N*H]
     Channels,          ///< input of the down projection [B,T,F]; dense MLPs only
     RouterLogits,      ///< [B,T,E]
+    ExpertChoice,      ///< int64 [B,T,K]: the experts that each token is sent to
+    ExpertGates,       ///< [B,T,K] f32 (f64): the weights of their outputs
+    ExpertNorms,       ///< [B,T,K]: Euclidean norm of their outputs, before weighing
     AttentionWeights,  ///< post-softmax probabilities [B,N,T,T]; asking for it runs the written-out attention
 };
 
@@ -94,13 +97,14 @@ public:
     /// multiplied by zero. An empty cut (no blocks) removes the mask. Weights do not change. Block numbers stay the source's.
     virtual void setCut(const Cut& cut) = 0;
 
-    virtual torch::Tensor embed(const TokenBatch& batch) const = 0;                             ///< [B,T,D]
+    /// [B,T,D]. `cache`: the one that the blocks will run with, which says where learned positions go on.
+    virtual torch::Tensor embed(const TokenBatch& batch, const KvCache* cache = nullptr) const = 0;
     /// Runs blocks [first, last) over the residual stream. `cache` may be null; it counts the tokens as seen when the last block has run.
     /// A block that the cut drops emits no taps; an absent branch leaves the stream as it is.
     virtual torch::Tensor runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, int first, int last, Observer* observer = nullptr,
                                     KvCache* cache = nullptr) const = 0;
     virtual torch::Tensor finalNorm(const torch::Tensor& x_BTD) const = 0;
-    virtual torch::Tensor head(const torch::Tensor& normed_BTD) const = 0;                      ///< [B,T,V] logits, no soft-cap
+    virtual torch::Tensor head(const torch::Tensor& normed_BTD) const = 0;                      ///< [B,T,V] logits, soft-capped where the family does
     /// embed + blocks + finalNorm + head.
     torch::Tensor logits(const TokenBatch& batch, Observer* observer = nullptr, KvCache* cache = nullptr) const;
     /// Mean cross entropy (f32 scalar) of the positions whose target is not -100; targets_BT int64, already shifted (targets[t] follows

@@ -107,6 +107,13 @@ RotaryTable::Rows TokenLayout::rotary(RotaryTable& table) const {
     return m_positions_BT.defined() ? table.at(m_positions_BT, m_length) : table.range(m_span.offset, m_tokens);
 }
 
+torch::Tensor TokenLayout::positions(torch::Device device) const {
+    if (m_positions_BT.defined()) {
+        return m_positions_BT;
+    }
+    return torch::arange(m_span.offset, m_span.offset + m_tokens, torch::TensorOptions(torch::kInt64).device(device)).unsqueeze(0);
+}
+
 void RunContext::tap(TapPoint point, const torch::Tensor& value) const {
     if (wants(point)) {
         observer->observe(point, block, value);

@@ -40,8 +40,8 @@ struct SlicePlan {
 /// zeroed expert could still be chosen by its router. Throws as anatomy.shape() when the checkpoint is not understood.
 SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way);
 
-/// The sizes that the padded way gives every block; the source's shape otherwise. `after` = shapeAfter(source, cut).
-ModelShape paddedShape(const ModelShape& source, const ModelShape& after);
+/// The sizes that the padded way gives every block; the source's shape otherwise.
+ModelShape paddedShape(const ModelShape& source, const Cut& cut);
 
 /// Streams one result tensor from the mapped source, converting to `dtype` where it differs (F32, F16, BF16 among each other;
 /// round to nearest even, NaN kept). `source` must outlive the result. Throws Unsupported for another conversion; producing
