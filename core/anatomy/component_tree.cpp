@@ -43,12 +43,15 @@ public:
 
     Component run() {
         Component root = make(ComponentKind::Model, -1, -1, -1, std::string(m_family.title));
-        root.children.push_back(leaf(ComponentKind::Embedding, m_shape.tiedEmbeddings ? "Embedding and output head (tied)" : "Embedding", TensorRole::TokenEmbedding));
-        if (m_family.learnedPositions) own(root.children.back(), TensorRole::PositionEmbedding);
+        Component embedding = make(ComponentKind::Embedding, -1, -1, -1, m_shape.image ? "Patch embedding" : m_shape.tiedEmbeddings ? "Embedding and output head (tied)" : "Embedding");
+        Component norm = make(ComponentKind::FinalNorm, -1, -1, -1, "Final norm");
+        Component head = make(ComponentKind::LmHead, -1, -1, -1, m_shape.image ? "Classifier" : "Output head");
+        for (const auto& [name, tensor] : m_expected)
+            if (tensor.block < 0) own(isEmbeddingRole(tensor.role) ? embedding : isNormRole(tensor.role) ? norm : head, tensor.role);
+        root.children.push_back(std::move(embedding));
         for (int i = 0; i < m_shape.numBlocks(); ++i) root.children.push_back(block(i));
-        root.children.push_back(leaf(ComponentKind::FinalNorm, "Final norm", TensorRole::FinalNorm));
-        if (m_family.norm == Family::Norm::Layer) own(root.children.back(), TensorRole::FinalNormBias);
-        if (!m_shape.tiedEmbeddings) root.children.push_back(leaf(ComponentKind::LmHead, "Output head", TensorRole::LmHead));
+        root.children.push_back(std::move(norm));
+        if (!head.slices.empty()) root.children.push_back(std::move(head));
         addUp(root);
         return root;
     }
@@ -62,11 +65,6 @@ private:
     }
     void own(Component& component, TensorRole role, int expert = -1) const {
         component.slices.push_back({tensorName(m_family, role, component.id.block, expert), -1, {}});
-    }
-    Component leaf(ComponentKind kind, std::string title, TensorRole role) const {
-        Component component = make(kind, -1, -1, -1, std::move(title));
-        own(component, role);
-        return component;
     }
     Component unit(ComponentKind kind, int block, int index, std::string title) const {
         Component component = make(kind, block, -1, index, std::move(title));

@@ -49,22 +49,24 @@ double seenByAll(const BlockShape& block, std::int64_t context) {
 
 Cost costOf(const ModelShape& shape, std::int64_t context) {
     context = std::max<std::int64_t>(context, 1);
-    const Family& family = familyOf(shape);
-    const std::int64_t embedding = shape.vocabSize * shape.hiddenSize, finalNorm = shape.hiddenSize * (family.norm == Family::Norm::Layer ? 2 : 1);
-    const std::int64_t outer = embedding + finalNorm + (family.learnedPositions ? shape.maxPositions * shape.hiddenSize : 0);
-    Count total{outer, outer, 0};
-    if (!shape.tiedEmbeddings) {
-        total.all += embedding;
-        total.active += embedding;
+    const bool picture = shape.image.has_value();
+    if (picture) context = shape.image->tokens();
+    const std::int64_t embedding = shape.vocabSize * shape.hiddenSize;  // of an image family the classifier
+    std::int64_t outer = 0;
+    for (const ExpectedTensor& tensor : outerTensors(shape)) {
+        std::int64_t elements = 1;
+        for (const std::int64_t length : tensor.shape) elements *= length;
+        outer += elements;
     }
+    Count total{outer, outer, 0};
     Cost cost;
     double decodeScores = 0, prefillScores = 0;
     for (int b = 0; b < shape.numBlocks(); ++b) {
         const BlockShape& block = shape.blocks[static_cast<std::size_t>(b)];
         total += blockCount(shape, b);
-        if (block.hasAttention) cost.kvElementsPerToken += 2 * std::int64_t{block.numKvHeads} * block.headDim;
+        if (block.hasAttention && !picture) cost.kvElementsPerToken += 2 * std::int64_t{block.numKvHeads} * block.headDim;
         decodeScores += scoreFlops(block, seenByOne(block, context));
-        prefillScores += scoreFlops(block, seenByAll(block, context));
+        prefillScores += scoreFlops(block, picture ? double(context) * double(context) : seenByAll(block, context));
     }
     const double head = 2.0 * static_cast<double>(embedding), blocks = 2.0 * static_cast<double>(total.matrix);
     cost.parameters = total.all;

@@ -82,6 +82,73 @@ constexpr RoleName kGpt2Names[] = {
     {DownWeight, "mlp.c_proj.weight"},          {DownBias, "mlp.c_proj.bias"},
 };
 
+constexpr RoleName kVitNames[] = {
+    {ClassToken, "vit.embeddings.cls_token"},
+    {PositionEmbedding, "vit.embeddings.position_embeddings"},
+    {PatchWeight, "vit.embeddings.patch_embeddings.projection.weight"},
+    {PatchBias, "vit.embeddings.patch_embeddings.projection.bias"},
+    {FinalNorm, "vit.layernorm.weight"},
+    {FinalNormBias, "vit.layernorm.bias"},
+    {PoolerWeight, "vit.pooler.dense.weight"},
+    {PoolerBias, "vit.pooler.dense.bias"},
+};
+constexpr RoleName kDeitNames[] = {
+    {ClassToken, "deit.embeddings.cls_token"},
+    {DistillationToken, "deit.embeddings.distillation_token"},
+    {PositionEmbedding, "deit.embeddings.position_embeddings"},
+    {PatchWeight, "deit.embeddings.patch_embeddings.projection.weight"},
+    {PatchBias, "deit.embeddings.patch_embeddings.projection.bias"},
+    {FinalNorm, "deit.layernorm.weight"},
+    {FinalNormBias, "deit.layernorm.bias"},
+    {PoolerWeight, "deit.pooler.dense.weight"},
+    {PoolerBias, "deit.pooler.dense.bias"},
+    {DistillationHead, "distillation_classifier.weight"},
+    {DistillationHeadBias, "distillation_classifier.bias"},
+};
+constexpr RoleName kVitBlockNames[] = {
+    {LmHead, "classifier.weight"},
+    {LmHeadBias, "classifier.bias"},
+    {AttentionNorm, "layernorm_before.weight"},
+    {AttentionNormBias, "layernorm_before.bias"},
+    {QueryWeight, "attention.attention.query.weight"},
+    {QueryBias, "attention.attention.query.bias"},
+    {KeyWeight, "attention.attention.key.weight"},
+    {KeyBias, "attention.attention.key.bias"},
+    {ValueWeight, "attention.attention.value.weight"},
+    {ValueBias, "attention.attention.value.bias"},
+    {OutputWeight, "attention.output.dense.weight"},
+    {OutputBias, "attention.output.dense.bias"},
+    {FfnNorm, "layernorm_after.weight"},
+    {FfnNormBias, "layernorm_after.bias"},
+    {UpWeight, "intermediate.dense.weight"},
+    {UpBias, "intermediate.dense.bias"},
+    {DownWeight, "output.dense.weight"},
+    {DownBias, "output.dense.bias"},
+};
+constexpr RoleName kClipNames[] = {
+    {ClassToken, "vision_model.embeddings.class_embedding"},
+    {PositionEmbedding, "vision_model.embeddings.position_embedding.weight"},
+    {PatchWeight, "vision_model.embeddings.patch_embedding.weight"},
+    {InputNorm, "vision_model.pre_layrnorm.weight"},
+    {InputNormBias, "vision_model.pre_layrnorm.bias"},
+    {FinalNorm, "vision_model.post_layernorm.weight"},
+    {FinalNormBias, "vision_model.post_layernorm.bias"},
+};
+constexpr RoleName kClipBlockNames[] = {
+    {AttentionNorm, "layer_norm1.weight"}, {AttentionNormBias, "layer_norm1.bias"},
+    {OutputWeight, "self_attn.out_proj.weight"}, {OutputBias, "self_attn.out_proj.bias"},
+    {FfnNorm, "layer_norm2.weight"},       {FfnNormBias, "layer_norm2.bias"},
+    {UpWeight, "mlp.fc1.weight"},          {UpBias, "mlp.fc1.bias"},
+    {DownWeight, "mlp.fc2.weight"},        {DownBias, "mlp.fc2.bias"},
+};
+
+constexpr ConfigFields kVitFields{.kvHeads = nullptr, .headDim = nullptr, .positions = nullptr, .eps = "layer_norm_eps"};
+constexpr ImageFields kVitImage{}, kDeitImage{.distilled = true}, kClipImage{.patchBias = false, .inputNorm = true, .plainTables = true};
+constexpr const char* kVitDefaults =
+    R"({"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "image_size": 224, "patch_size": 16})";
+constexpr const char* kClipDefaults =
+    R"({"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "image_size": 224, "patch_size": 32})";
+
 constexpr ConfigFields kGpt2Fields{.blocks = "n_layer", .hidden = "n_embd", .heads = "n_head", .kvHeads = nullptr, .headDim = nullptr,
                                    .ffn = "n_inner", .positions = "n_positions", .eps = "layer_norm_epsilon", .activation = "activation_function"};
 constexpr ConfigFields kGemmaFields{.activation = "hidden_activation"};
@@ -132,6 +199,20 @@ constexpr std::array kFamilies{
            .outputBias = Flag::FromConfig, .needsHiddenDivisibleByHeads = true, .stockReadsHeadDim = false},
     Family{.modelType = "glm4_moe", .title = "GLM-4 MoE", .architecture = "Glm4MoeForCausalLM", .moe = &kGlm4Moe, .qkvBias = Flag::FromConfig,
            .qkNorm = QkNorm::HeadIfConfigured, .partialRotary = true, .defaultNormEps = 1e-5, .defaultRotaryShare = 0.5},
+    Family{.modelType = "vit", .title = "ViT", .architecture = "ViTForImageClassification", .names = kVitNames, .blockNames = kVitBlockNames,
+           .blockPrefix = "vit.encoder.layer.", .fields = kVitFields, .image = &kVitImage, .defaults = kVitDefaults, .qkvBias = Flag::FromConfig,
+           .outputBias = Flag::Yes, .mlpBias = Flag::Yes, .norm = Norm::Layer, .gatedMlp = false, .learnedPositions = true,
+           .needsHiddenDivisibleByHeads = true, .stockReadsHeadDim = false, .defaultNormEps = 1e-12, .defaultActivation = "gelu"},
+    Family{.modelType = "deit", .title = "DeiT", .architecture = "DeiTForImageClassificationWithTeacher", .names = kDeitNames,
+           .blockNames = kVitBlockNames, .blockPrefix = "deit.encoder.layer.", .fields = kVitFields, .image = &kDeitImage, .defaults = kVitDefaults,
+           .qkvBias = Flag::FromConfig, .outputBias = Flag::Yes, .mlpBias = Flag::Yes, .norm = Norm::Layer, .gatedMlp = false,
+           .learnedPositions = true, .needsHiddenDivisibleByHeads = true, .stockReadsHeadDim = false, .defaultNormEps = 1e-12,
+           .defaultActivation = "gelu"},
+    Family{.modelType = "clip_vision_model", .title = "CLIP vision tower", .architecture = "CLIPVisionModel", .names = kClipNames,
+           .blockNames = kClipBlockNames, .blockPrefix = "vision_model.encoder.layers.", .fields = kVitFields, .image = &kClipImage,
+           .defaults = kClipDefaults, .qkvBias = Flag::Yes, .outputBias = Flag::Yes, .mlpBias = Flag::Yes, .norm = Norm::Layer, .gatedMlp = false,
+           .learnedPositions = true, .needsHiddenDivisibleByHeads = true, .stockReadsHeadDim = false, .defaultNormEps = 1e-5,
+           .defaultActivation = "quick_gelu"},
 };
 
 // ---- Units along axes ----
@@ -166,12 +247,17 @@ public:
 
     std::vector<ExpectedTensor> all() {
         const std::int64_t d = m_shape.hiddenSize;
-        add(TokenEmbedding, {m_shape.vocabSize, d});
-        if (m_family.learnedPositions) add(PositionEmbedding, {m_shape.maxPositions, d});
+        if (m_shape.image) {
+            imageInput(*m_shape.image);
+        } else {
+            add(TokenEmbedding, {m_shape.vocabSize, d});
+            if (m_family.learnedPositions) add(PositionEmbedding, {m_shape.maxPositions, d});
+        }
         for (int b = 0; b < m_shape.numBlocks(); ++b) block(b);
         m_block = -1;
         norm(FinalNorm, FinalNormBias);
-        if (!m_shape.tiedEmbeddings) add(LmHead, {m_shape.vocabSize, d});
+        if (m_shape.image) imageHead(*m_shape.image);
+        else if (!m_shape.tiedEmbeddings) add(LmHead, {m_shape.vocabSize, d});
         return std::move(m_tensors);
     }
     std::vector<ExpectedTensor> ofBlock(int b) {
@@ -193,6 +279,27 @@ private:
     void linear(TensorRole weight, TensorRole bias, bool hasBias, std::int64_t out, std::int64_t in) {
         matrix(weight, out, in);
         if (hasBias) add(bias, {out});
+    }
+
+    void imageInput(const ImageShape& image) {
+        const std::int64_t d = m_shape.hiddenSize, tokens = image.tokens();
+        const auto table = [&](std::int64_t rows) { return m_family.image->plainTables ? std::vector{rows, d} : std::vector{std::int64_t{1}, rows, d}; };
+        add(ClassToken, m_family.image->plainTables ? std::vector{d} : table(1));
+        if (m_family.image->distilled) add(DistillationToken, table(1));
+        add(PositionEmbedding, table(tokens));
+        add(PatchWeight, {d, image.channels, image.patchHeight, image.patchWidth});
+        if (m_family.image->patchBias) add(PatchBias, {d});
+        if (m_family.image->inputNorm) norm(InputNorm, InputNormBias);
+    }
+    void imageHead(const ImageShape& image) {
+        const std::int64_t d = m_shape.hiddenSize, labels = image.labels;
+        const bool two = image.heads == 2;
+        if (labels > 0) {
+            add(LmHead, {labels, d});
+            add(LmHeadBias, {labels});
+            if (two) add(DistillationHead, {labels, d}), add(DistillationHeadBias, {labels});
+        }
+        if (image.pooler) add(PoolerWeight, {d, d}), add(PoolerBias, {d});
     }
 
     void block(int b) {
@@ -280,6 +387,7 @@ const Family& familyOf(const ModelShape& shape) {
 
 std::string tensorName(const Family& family, TensorRole role, int block, int expert) {
     const char* spelling = findName(family.names, role);
+    if (!spelling) spelling = findName(family.blockNames, role);
     if (!spelling) spelling = findName(kCommonNames, role);
     if (!spelling) throw Error(ErrorCode::Internal, std::string(family.title), "has no tensor of role " + std::to_string(static_cast<int>(role)));
     std::string name = spelling;
@@ -288,6 +396,12 @@ std::string tensorName(const Family& family, TensorRole role, int block, int exp
 }
 
 std::vector<ExpectedTensor> expectedTensors(const ModelShape& shape) { return Lister(shape, 1 << 30).all(); }
+
+std::vector<ExpectedTensor> outerTensors(const ModelShape& shape) {
+    ModelShape without = shape;
+    without.blocks.clear();
+    return expectedTensors(without);
+}
 
 std::vector<ExpectedTensor> blockTensors(const ModelShape& shape, int block) { return Lister(shape, 1).ofBlock(block); }
 
@@ -305,11 +419,13 @@ AxisUnits unitsAlong(const Family& family, TensorRole role) {
     return units;
 }
 
+bool isEmbeddingRole(TensorRole role) noexcept { return role <= InputNormBias; }
+
 bool isAttentionRole(TensorRole role) noexcept { return role >= AttentionNorm && role <= PostAttentionNorm; }
 
 bool isNormRole(TensorRole role) noexcept {
     switch (role) {
-    case FinalNorm: case FinalNormBias: case AttentionNorm: case AttentionNormBias: case QueryNorm: case KeyNorm: case PostAttentionNorm:
+    case InputNorm: case InputNormBias: case FinalNorm: case FinalNormBias: case AttentionNorm: case AttentionNormBias: case QueryNorm: case KeyNorm: case PostAttentionNorm:
     case FfnNorm: case FfnNormBias: case PostFfnNorm: return true;
     default: return false;
     }
@@ -319,7 +435,8 @@ bool isExpertRole(TensorRole role) noexcept { return role >= ExpertGateWeight &&
 
 bool isBiasRole(TensorRole role) noexcept {
     switch (role) {
-    case QueryBias: case KeyBias: case ValueBias: case QkvBias: case OutputBias: case GateBias: case UpBias: case DownBias: case RouterCorrection: return true;
+    case QueryBias: case KeyBias: case ValueBias: case QkvBias: case OutputBias: case GateBias: case UpBias: case DownBias: case RouterCorrection:
+    case PatchBias: case LmHeadBias: case DistillationHeadBias: case PoolerBias: return true;
     default: return false;
     }
 }

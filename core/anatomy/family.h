@@ -11,7 +11,11 @@ namespace resect {
 
 /// What a tensor is, whatever its family calls it. One entry per parameter of a block or of the model.
 enum class TensorRole {
-    TokenEmbedding, PositionEmbedding, FinalNorm, FinalNormBias, LmHead,
+    TokenEmbedding, PositionEmbedding,
+    ClassToken, DistillationToken, PatchWeight, PatchBias, InputNorm, InputNormBias,  ///< of image families: patches, and tokens before them
+    FinalNorm, FinalNormBias,
+    LmHead, LmHeadBias,                 ///< of image families the classifier
+    DistillationHead, DistillationHeadBias, PoolerWeight, PoolerBias,
     // The attention layer: AttentionNorm to PostAttentionNorm.
     AttentionNorm, AttentionNormBias, QueryWeight, QueryBias, KeyWeight, KeyBias, ValueWeight, ValueBias,
     QkvWeight, QkvBias,                 ///< queries, keys and values stacked in this order
@@ -55,23 +59,34 @@ struct MoeFields {
     bool sharedGate = false;
 };
 
+/// How a family of vision transformers turns pictures into tokens.
+struct ImageFields {
+    bool distilled = false;             ///< a second token after the class token, and with the teacher's architecture a second head
+    bool patchBias = true;
+    bool inputNorm = false;             ///< a norm before the first block
+    bool plainTables = false;           ///< class token [D] and positions [n, D] instead of [1, 1, D] and [1, n, D]
+};
+
 struct RoleName {
     TensorRole role;
     const char* name;                   ///< after the block's prefix, or whole; {e} is the expert
 };
 
-/// A decoder family as data: a new one is a table entry, not code.
+/// A family of decoders or vision transformers as data: a new one is a table entry, not code.
 struct Family {
     std::string_view modelType;         ///< `model_type`
     std::string_view title;             ///< "Llama"
     std::string_view architecture;      ///< stock class, "LlamaForCausalLM"
     std::span<const RoleName> names{};  ///< where the spelling differs from Llama's
+    std::span<const RoleName> blockNames{};  ///< the same, shared with another family
     const char* blockPrefix = "model.layers.";
     ConfigFields fields{};
     const MoeFields* moe = nullptr;
+    const ImageFields* image = nullptr; ///< null = a language model. Image families see all positions at once
+    const char* defaults = "{}";        ///< what config.json may leave out, where the single defaults below do not say it
 
     enum class Flag { No, Yes, FromConfig };
-    Flag qkvBias = Flag::No;            ///< FromConfig: `attention_bias`
+    Flag qkvBias = Flag::No;            ///< FromConfig: `attention_bias`, of image families `qkv_bias`
     Flag outputBias = Flag::No;
     Flag mlpBias = Flag::No;            ///< FromConfig: `mlp_bias`
     enum class Norm { Rms, RmsPlusOne, Layer } norm = Norm::Rms;  ///< RmsPlusOne: the stored weight is added to 1; Layer: mean, and a bias
@@ -117,6 +132,8 @@ struct ExpectedTensor {
 std::string tensorName(const Family& family, TensorRole role, int block = -1, int expert = -1);
 /// Every tensor of a checkpoint of this shape, in file order. A tied head is not listed.
 std::vector<ExpectedTensor> expectedTensors(const ModelShape& shape);
+/// Those that belong to no block.
+std::vector<ExpectedTensor> outerTensors(const ModelShape& shape);
 /// The tensors of one block, of the routed experts only the first one's: all have the same.
 std::vector<ExpectedTensor> blockTensors(const ModelShape& shape, int block);
 /// The roles that one block has tensors of, without repeats.
@@ -130,6 +147,8 @@ struct AxisUnits {
 };
 AxisUnits unitsAlong(const Family& family, TensorRole role);
 
+/// Is it used before the first block (embeddings), or after the last one? Of tensors that belong to no block.
+bool isEmbeddingRole(TensorRole role) noexcept;
 bool isAttentionRole(TensorRole role) noexcept;
 bool isNormRole(TensorRole role) noexcept;      ///< weights and biases of norms
 bool isExpertRole(TensorRole role) noexcept;    ///< one tensor per routed expert

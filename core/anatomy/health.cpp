@@ -14,11 +14,12 @@ namespace {
 constexpr std::size_t kListed = 100;                 // problems of one kind that are listed one by one
 constexpr std::uint64_t kTiedSampleBytes = 16 << 20;
 
-/// Tables that old checkpoints store and that follow from config.json: rotary frequencies, GPT-2's causal masks.
+/// Tables that old checkpoints store and that follow from config.json: rotary frequencies, GPT-2's causal masks, position numbers. A mask token
+/// is used in pre-training only.
 bool isTable(const TensorInfo& tensor) {
     const std::string_view name = tensor.name;
     return name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_emb.cos_cached") || name.ends_with("rotary_emb.sin_cached") ||
-           name.ends_with(".attn.masked_bias") || (name.ends_with(".attn.bias") && tensor.shape.size() == 4);
+           name.ends_with(".attn.masked_bias") || name.ends_with(".position_ids") || name.ends_with("embeddings.mask_token") || (name.ends_with(".attn.bias") && tensor.shape.size() == 4);
 }
 
 class Comparison {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 namespace resect {
 
@@ -83,13 +84,18 @@ private:
 
     void readSizes() {
         const ConfigFields& fields = m_family->fields;
-        m_shape.vocabSize = size("vocab_size");
         m_shape.hiddenSize = size(fields.hidden);
-        m_shape.maxPositions = size(fields.positions, m_family->learnedPositions ? 1024 : 2048);
+        if (m_family->image) {
+            readImage(*m_family->image);
+        } else {
+            m_shape.vocabSize = size("vocab_size");
+            m_shape.maxPositions = size(fields.positions, m_family->learnedPositions ? 1024 : 2048);
+        }
         m_shape.normEps = positive(m_config, fields.eps, m_subject, m_family->defaultNormEps);
         m_shape.activation = stringField(m_config, fields.activation, m_subject, m_family->defaultActivation);
         m_shape.tiedEmbeddings = boolField(m_config, "tie_word_embeddings", m_subject, m_family->tiedByDefault);
-        m_shape.qkvBias = flag(m_family->qkvBias, "attention_bias");
+        m_shape.qkvBias = m_family->image && m_family->qkvBias == Family::Flag::FromConfig ? boolField(m_config, "qkv_bias", m_subject, true)
+                                                                                          : flag(m_family->qkvBias, "attention_bias");
         m_shape.outputBias = flag(m_family->outputBias, "attention_bias");
         m_shape.mlpBias = flag(m_family->mlpBias, "mlp_bias");
         using QkNorm = Family::QkNorm;
@@ -102,6 +108,37 @@ private:
         refuseUnlessDefault("scale_attn_by_inverse_layer_idx", false);
         refuseUnlessDefault("add_cross_attention", false);
         if (m_family->moe) readMoe(*m_family->moe);
+    }
+    /// A size in pixels: one number, or [height, width].
+    std::pair<int, int> pixels(const char* field) const {
+        const auto value = m_config.find(field);
+        if (value == m_config.end() || !value->is_array()) {
+            const int side = size(field);
+            return {side, side};
+        }
+        if (value->size() != 2 || !(*value)[0].is_number_integer() || !(*value)[1].is_number_integer())
+            bad(m_subject, field, "expected a number or [height, width], found " + value->dump());
+        return {size(field, (*value)[0].get<std::int64_t>(), 1, kMaxSize), size(field, (*value)[1].get<std::int64_t>(), 1, kMaxSize)};
+    }
+    void readImage(const ImageFields& fields) {
+        ImageShape image;
+        std::tie(image.height, image.width) = pixels("image_size");
+        std::tie(image.patchHeight, image.patchWidth) = pixels("patch_size");
+        image.channels = size("num_channels", 3);
+        if (image.patchHeight > image.height || image.patchWidth > image.width)
+            bad(m_subject, "patch_size", "expected at most the image size, " + toText(image.height) + " x " + toText(image.width) + " pixels");
+        image.prefixTokens = fields.distilled ? 2 : 1;
+        if (m_shape.architecture.find("ForImageClassification") != std::string::npos) {
+            const auto labels = m_config.find("id2label");
+            const bool listed = labels != m_config.end() && labels->is_object();
+            image.labels = listed ? static_cast<int>(labels->size()) : size("num_labels", 2);
+            image.heads = fields.distilled && m_shape.architecture.ends_with("WithTeacher") ? 2 : 1;
+        } else {
+            image.pooler = !fields.plainTables && m_shape.architecture.ends_with("Model");
+        }
+        m_shape.vocabSize = image.labels;
+        m_shape.maxPositions = image.tokens();
+        m_shape.image = image;
     }
     double softcap(const char* field, double fallback) const {
         const auto value = m_config.find(field);
@@ -381,7 +418,13 @@ bool BlockShape::groupsAreEqual() const noexcept {
 }
 
 ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject) {
-    return Reader(config, resectConfig, subject).run();
+    const Json& source = resectConfig.is_object() ? resectConfig : config;
+    const auto type = source.is_object() ? source.find("model_type") : source.end();
+    const Family* family = source.is_object() && type != source.end() && type->is_string() ? findFamily(type->get_ref<const std::string&>()) : nullptr;
+    if (!family || !family->image || !config.is_object()) return Reader(config, resectConfig, subject).run();
+    Json filled = Json::parse(family->defaults);  // these files are often sparse
+    filled.update(config);
+    return Reader(filled, resectConfig, subject).run();
 }
 
 Json resectConfigOf(const ModelShape& shape) {

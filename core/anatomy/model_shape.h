@@ -40,6 +40,18 @@ struct BlockShape {
     bool operator==(const BlockShape&) const = default;
 };
 
+/// What a vision transformer makes of a picture.
+struct ImageShape {
+    int height = 0, width = 0, channels = 3;    ///< of the picture
+    int patchHeight = 0, patchWidth = 0;
+    int prefixTokens = 1;           ///< before the patches: class token, distillation token
+    int labels = 0;                 ///< of each classification head; 0 = none
+    int heads = 1;                  ///< 2: logits are the mean over one on the class and one on the distillation token
+    bool pooler = false;            ///< a pooler is stored with the bare model; not used here
+    int tokens() const noexcept { return prefixTokens + (height / patchHeight) * (width / patchWidth); }
+    bool operator==(const ImageShape&) const = default;
+};
+
 /// What config.json (and resect.json) say a model is made of: everything needed to build, cut and price it. No weights.
 struct ModelShape {
     std::string modelType;          ///< `model_type`: "llama", "qwen3", ...
@@ -63,6 +75,7 @@ struct ModelShape {
     std::optional<int> bosId, padId;
     std::vector<int> eosIds;
     std::string torchDtype;         ///< as written in config.json, may be empty
+    std::optional<ImageShape> image;///< of image families; vocabSize is then the number of labels, maxPositions the number of tokens
     std::vector<BlockShape> blocks;
     int numBlocks() const noexcept { return static_cast<int>(blocks.size()); }
     bool operator==(const ModelShape&) const = default;

@@ -18,6 +18,8 @@ struct Prefix {
 
 const Prefix& prefixOf(std::string_view modelType) {
     static const std::vector<Prefix> table{{"gpt2", "transformer.", {"wte.", "wpe.", "h.", "ln_f."}},
+                                           {"vit", "vit.", {"embeddings.", "encoder.", "layernorm.", "pooler."}},
+                                           {"deit", "deit.", {"embeddings.", "encoder.", "layernorm.", "pooler."}},
                                            {"*", "model.", {"embed_tokens.", "layers.", "norm."}}};
     return *std::find_if(table.begin(), table.end(), [&](const Prefix& row) { return row.modelType == modelType || row.modelType == "*"; });
 }

@@ -29,6 +29,7 @@ enum Feature : std::size_t {
     ExpertsVary,           // S13; equally many fewer (S12) opens everywhere
     WindowsShifted,        // S1c: sliding blocks no longer stand where their index says
     DenseAmongMixtures,    // some blocks have a dense MLP, the others experts
+    Pictures,              // a vision transformer
     NumFeatures,
 };
 using Features = std::bitset<NumFeatures>;
@@ -68,9 +69,9 @@ constexpr std::array kRules{
     Rule{MlpVaries, "*", P, kPad, "Opens on the padded copy, as the base model must open in transformers."},
 
     Rule{HeadsExplicit, "llama mistral", T, kOpens, "Needs transformers 4.45 or newer, which reads head_dim."},
-    Rule{HeadsExplicit, "gpt2", T, kPad, "Its class derives the head size from {hidden} / {heads}, which is not the real one."},
+    Rule{HeadsExplicit, "gpt2 vit deit clip_vision_model", T, kPad, "Its class derives the head size from {hidden} / {heads}, which is not the real one."},
     Rule{HeadsExplicit, "gpt2", V, kPad, "It derives the head size from {hidden} / {heads}, which is not the real one."},
-    Rule{HeadsExplicit, "gpt2", P, kPad, "The base model opens in transformers only after padding."},
+    Rule{HeadsExplicit, "gpt2 vit deit clip_vision_model", P, kPad, "The base model opens in transformers only after padding."},
     Rule{HeadsExplicit, "deepseek", T, kPad, "Its class derives the head size from {hidden} / {heads}, which is not the real one."},
     Rule{HeadsExplicit, "deepseek", V, kPad, "It derives the head size from {hidden} / {heads}, which is not the real one."},
     Rule{HeadsExplicit, "deepseek", P, kPad, "The base model opens in transformers only after padding."},
@@ -135,6 +136,9 @@ constexpr std::array kRules{
     Rule{WindowsShifted, "*", L, kNo, "It takes every second block as sliding, whatever the file says: drop pairs of blocks."},
     Rule{WindowsShifted, "*", P, kOpens, "Needs transformers 4.53 or newer, which reads layer_types."},
 
+    Rule{Pictures, "*", V, kNo, "It serves language models; this is a vision transformer."},
+    Rule{Pictures, "*", L, kNo, "It runs language models; this is a vision transformer."},
+
     Rule{DenseAmongMixtures, "qwen2_moe qwen3_moe", L, kNo, "It expects a mixture of experts in every block of this family."},
 };
 
@@ -183,6 +187,7 @@ Features featuresOf(const ModelShape& shape) {
         }
     }
     features[DenseAmongMixtures] = dense && mixture;
+    features[Pictures] = family->image != nullptr;
     return features;
 }
 
@@ -244,16 +249,18 @@ std::string pythonQuoted(const std::string& text) {
     return quoted + "\"";
 }
 
-std::string loadCommand(Runtime runtime, const std::string& folder) {
+std::string loadCommand(Runtime runtime, const ModelShape& shape, const std::string& folder) {
+    const std::string loader = !shape.image ? "AutoModelForCausalLM" : shape.image->labels > 0 ? "AutoModelForImageClassification" : "AutoModel";
+    const std::string load = loader + ".from_pretrained(" + pythonQuoted(folder) + ")";
     switch (runtime) {
     case T:
-        return "AutoModelForCausalLM.from_pretrained(" + pythonQuoted(folder) + ")";
+        return load;
     case V:
         return "vllm serve " + shellQuoted(folder);
     case L:
         return "python convert_hf_to_gguf.py " + shellQuoted(folder) + " --outfile model.gguf && llama-cli -m model.gguf";
     case P:
-        return "PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(" + pythonQuoted(folder) + "), \"ADAPTER\")";
+        return "PeftModel.from_pretrained(" + load + ", \"ADAPTER\")";
     }
     return {};
 }
@@ -304,12 +311,13 @@ std::vector<LoadAdvice> loadAdvice(const ModelShape& written, const std::filesys
                                    LoadAdvice::Evidence reopened) {
     const std::string path = folder.string();
     std::vector<LoadAdvice> rows{
-        {"Resect", Verdict::Opens, {}, "resect-cli eval " + shellQuoted(path) + " --data FILE", reopened}};
+        {"Resect", Verdict::Opens, {}, written.image ? "resect-cli logits " + shellQuoted(path) + " --input PICTURES.safetensors --out OUT.safetensors"
+                                                    : "resect-cli eval " + shellQuoted(path) + " --data FILE", reopened}};
     const bool stock = isUniform(written);
     for (RuntimeVerdict& row : verdicts(written)) {
         if (!stock && row.verdict == Verdict::Opens) row.verdict = Verdict::AfterPadding;
         rows.push_back({std::string(name(row.runtime)), row.verdict, std::move(row.reasons),
-                        row.verdict == Verdict::Opens ? loadCommand(row.runtime, path) : std::string(),
+                        row.verdict == Verdict::Opens ? loadCommand(row.runtime, written, path) : std::string(),
                         LoadAdvice::Evidence::Expected});
     }
     return rows;

@@ -13,6 +13,9 @@ namespace {
 /// Bool [B or 1, 1, T, S], true where the key is visible.
 torch::Tensor visibleKeys(const AttentionInput& input) {
     const auto device = input.q_BTNH.device();
+    if (!input.span.causal) {
+        return torch::ones({1, 1, 1, 1}, torch::TensorOptions(torch::kBool).device(device));
+    }
     const std::int64_t t = input.q_BTNH.size(1), s = input.k_BSGH.size(1);
     const auto key_S = torch::arange(s, torch::TensorOptions(torch::kInt32).device(device));
     const auto query_T1 = (torch::arange(t, key_S.options()) + static_cast<int>(input.span.offset)).unsqueeze(1);
@@ -46,7 +49,7 @@ torch::Tensor spreadGroups(const torch::Tensor& kv_BSGH, const std::vector<int>&
 class ExactAttention final : public AttentionKernel {
 public:
     torch::Tensor forward(const AttentionInput& input) const override {
-        if (input.softcap > 0) {  // the fast versions have no cap
+        if (input.softcap > 0 || !input.span.causal) {  // the fast versions have no cap and are causal
             return plainAttention(input);
         }
         if (ops::useFast(input.q_BTNH)) {

@@ -12,6 +12,7 @@ struct AttentionSpan {
     torch::Tensor first_BT;    ///< int32 [B,T] on the model's device; undefined = 0 everywhere
     std::int64_t offset = 0;   ///< cached tokens before this run
     int window = 0;            ///< keys seen, the token itself included; 0 = all
+    bool causal = true;        ///< false: every query sees every key, and the other fields do not count
 };
 
 /// Queries and keys after rotation. Dimensions may be strided views; the last one is dense.

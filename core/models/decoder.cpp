@@ -13,18 +13,7 @@ namespace resect {
 
 namespace {
 
-using Wanted = std::map<std::pair<int, std::string>, ExpectedTensor>;
-
 std::string modelTensor(const ModelShape& shape, TensorRole role) { return tensorName(familyOf(shape), role); }
-
-torch::Tensor takeNamed(const std::vector<ExpectedTensor>& expected, const WeightSource& source, const std::string& name) {
-    for (const ExpectedTensor& tensor : expected) {
-        if (tensor.name == name) {
-            return source(tensor);
-        }
-    }
-    return {};
-}
 
 /// The same model with one block only, so that what a block needs is listed without the others.
 ModelShape withoutOtherBlocks(const ModelShape& shape, int block) {
@@ -106,11 +95,23 @@ Decoder::Decoder(ModelShape shape, const LoadOptions& options, const WeightSourc
 }
 
 void Decoder::loadEmbedding(const WeightSource& source) {
-    const auto expected = expectedTensors(withoutOtherBlocks(m_shape, -1));
-    m_embedding = takeNamed(expected, source, modelTensor(m_shape, TensorRole::TokenEmbedding));
-    if (m_family.learnedPositions) {
-        m_positionEmbedding = takeNamed(expected, source, modelTensor(m_shape, TensorRole::PositionEmbedding));
+    for (const ExpectedTensor& tensor : outerTensors(m_shape)) {
+        if (tensor.role == TensorRole::TokenEmbedding) {
+            m_embedding = source(tensor);
+        } else if (isEmbeddingRole(tensor.role)) {
+            m_outer[tensor.role] = source(tensor);
+        }
     }
+}
+
+void Decoder::freeEmbedding() {
+    m_embedding.reset();
+    std::erase_if(m_outer, [](const auto& entry) { return isEmbeddingRole(entry.first); });
+}
+
+torch::Tensor Decoder::outer(TensorRole role) const {
+    const auto found = m_outer.find(role);
+    return found == m_outer.end() ? torch::Tensor() : found->second;
 }
 
 void Decoder::loadBlock(int block, const WeightSource& source) {
@@ -121,12 +122,15 @@ void Decoder::loadBlock(int block, const WeightSource& source) {
 void Decoder::freeBlock(int block) { m_blocks[static_cast<std::size_t>(block)] = {}; }
 
 void Decoder::loadHead(const WeightSource& source) {
-    const auto expected = expectedTensors(withoutOtherBlocks(m_shape, -1));
-    m_norm = takeNamed(expected, source, modelTensor(m_shape, TensorRole::FinalNorm));
-    if (m_family.norm == Family::Norm::Layer) {
-        m_normBias = takeNamed(expected, source, modelTensor(m_shape, TensorRole::FinalNormBias));
+    for (const ExpectedTensor& tensor : outerTensors(m_shape)) {
+        if (tensor.role == TensorRole::FinalNorm) {
+            m_norm = source(tensor);
+        } else if (tensor.role == TensorRole::LmHead) {
+            m_head = source(tensor);
+        } else if (!isEmbeddingRole(tensor.role)) {
+            m_outer[tensor.role] = source(tensor);
+        }
     }
-    m_head = m_shape.tiedEmbeddings ? torch::Tensor() : takeNamed(expected, source, modelTensor(m_shape, TensorRole::LmHead));
     if (m_shape.tiedEmbeddings && !m_embedding.defined()) {
         loadEmbedding(source);
     }
@@ -179,6 +183,9 @@ bool Decoder::skips(int block, BranchSlot slot) const {
 }
 
 torch::Tensor Decoder::embed(const TokenBatch& batch, const KvCache* cache) const {
+    if (m_shape.image) {
+        return embedImages(batch.pixels_BCHW);
+    }
     if (batch.ids_BT.is_cpu() && batch.ids_BT.numel() > 0) {
         const auto [low, high] = torch::aminmax(batch.ids_BT);
         if (low.item<std::int64_t>() < 0 || high.item<std::int64_t>() >= m_shape.vocabSize) {
@@ -190,18 +197,52 @@ torch::Tensor Decoder::embed(const TokenBatch& batch, const KvCache* cache) cons
     if (m_family.scaledEmbedding) {  // the factor is rounded to the model's precision, as it was trained
         x_BTD = x_BTD * torch::full({}, std::sqrt(static_cast<double>(m_shape.hiddenSize)), x_BTD.options());
     }
-    if (m_positionEmbedding.defined()) {
+    if (const auto table_PD = outer(TensorRole::PositionEmbedding); table_PD.defined()) {
         const auto positions_BT = layoutOf(batch, cache).positions(m_device);
-        if (const auto last = positions_BT.max().item<std::int64_t>(); last >= m_positionEmbedding.size(0)) {
-            throw Error(ErrorCode::BadInput, "tokens", "the model knows positions up to " + std::to_string(m_positionEmbedding.size(0) - 1) +
-                                                           ", found " + std::to_string(last) + "; use a shorter context");
+        if (const auto last = positions_BT.max().item<std::int64_t>(); last >= table_PD.size(0)) {
+            throw Error(ErrorCode::BadInput, "tokens", "the model knows positions up to " + std::to_string(table_PD.size(0) - 1) + ", found " +
+                                                           std::to_string(last) + "; use a shorter context");
         }
-        x_BTD = x_BTD + torch::embedding(m_positionEmbedding, positions_BT);
+        x_BTD = x_BTD + torch::embedding(table_PD, positions_BT);
     }
     return x_BTD;
 }
 
+torch::Tensor Decoder::embedImages(const torch::Tensor& pixels_BCHW) const {
+    const ImageShape& image = *m_shape.image;
+    const std::vector<std::int64_t> expected{image.channels, image.height, image.width};
+    if (!pixels_BCHW.defined() || pixels_BCHW.dim() != 4 || pixels_BCHW.sizes().slice(1) != c10::IntArrayRef(expected)) {
+        throw Error(ErrorCode::BadInput, "pixel_values", std::string(m_family.title) + " runs pictures [batch, " + std::to_string(image.channels) + ", " +
+                                                             std::to_string(image.height) + ", " + std::to_string(image.width) + "], found " +
+                                                             (pixels_BCHW.defined() ? c10::str(pixels_BCHW.sizes()) : std::string("text")));
+    }
+    const auto patchBias = outer(TensorRole::PatchBias);
+    const auto patches_BDHW = torch::conv2d(pixels_BCHW.to(m_device, m_dtype), outer(TensorRole::PatchWeight), patchBias, {image.patchHeight, image.patchWidth});
+    const std::int64_t b = pixels_BCHW.size(0), d = m_shape.hiddenSize;
+    std::vector<torch::Tensor> tokens{outer(TensorRole::ClassToken).view({1, 1, d}).expand({b, 1, d})};
+    if (const auto token = outer(TensorRole::DistillationToken); token.defined()) {
+        tokens.push_back(token.expand({b, 1, d}));
+    }
+    tokens.push_back(patches_BDHW.flatten(2).transpose(1, 2));  // row by row
+    const auto x_BTD = torch::cat(tokens, 1) + outer(TensorRole::PositionEmbedding).view({1, image.tokens(), d});
+    const auto norm = outer(TensorRole::InputNorm);
+    return norm.defined() ? ops::norm(m_family.norm, x_BTD, norm, outer(TensorRole::InputNormBias), m_shape.normEps) : x_BTD;
+}
+
+torch::Tensor Decoder::classify(const torch::Tensor& normed_BTD) const {
+    if (!m_head.defined()) {
+        return normed_BTD.narrow(1, 0, 1);
+    }
+    const auto logits = ops::linear(normed_BTD.narrow(1, 0, 1), m_head, outer(TensorRole::LmHeadBias));
+    const auto second = outer(TensorRole::DistillationHead);
+    return second.defined() ? (logits + ops::linear(normed_BTD.narrow(1, 1, 1), second, outer(TensorRole::DistillationHeadBias))) / 2 : logits;
+}
+
 TokenLayout Decoder::layoutOf(const TokenBatch& batch, const KvCache* cache) const {
+    if (m_shape.image) {
+        const std::int64_t rows = batch.pixels_BCHW.defined() ? batch.pixels_BCHW.size(0) : 1;
+        return TokenLayout({torch::zeros({rows, m_shape.image->tokens()}, torch::kInt64), {}, {}, {}}, m_device, 0, {});
+    }
     const auto* held = dynamic_cast<const DecoderCache*>(cache);
     return TokenLayout(batch, m_device, held ? held->length() : 0, held ? held->leftPadding : std::vector<std::int64_t>{});
 }
@@ -249,13 +290,22 @@ torch::Tensor Decoder::runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, i
     return x_BTD;
 }
 
-torch::Tensor Decoder::finalNorm(const torch::Tensor& x_BTD) const { return ops::norm(m_family.norm, x_BTD, m_norm, m_normBias, m_shape.normEps); }
+torch::Tensor Decoder::finalNorm(const torch::Tensor& x_BTD) const { return ops::norm(m_family.norm, x_BTD, m_norm, outer(TensorRole::FinalNormBias), m_shape.normEps); }
 
 torch::Tensor Decoder::head(const torch::Tensor& normed_BTD) const {
+    if (m_shape.image) {
+        return classify(normed_BTD);
+    }
     return ops::softcap(ops::linear(normed_BTD, headWeight(), {}), m_shape.finalSoftcap);
 }
 
 torch::Tensor Decoder::loss(const TokenBatch& batch, const torch::Tensor& targets_BT) const {
+    if (m_shape.image) {
+        const auto normed_BTD = finalNorm(runBlocks(embed(batch, nullptr), batch, 0, m_shape.numBlocks(), nullptr, nullptr));
+        const auto logits_BV = classify(normed_BTD).select(1, 0);
+        const auto wide = logits_BV.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+        return torch::cross_entropy_loss(logits_BV.to(wide), targets_BT.reshape({-1}).to(m_device));
+    }
     if (targets_BT.sizes() != batch.ids_BT.sizes()) {
         throw Error(ErrorCode::BadInput, "targets", "have another shape than the token ids");
     }
@@ -267,8 +317,8 @@ void Decoder::visitParameters(const std::function<void(const std::string&, torch
     if (m_embedding.defined()) {
         visit(modelTensor(m_shape, TensorRole::TokenEmbedding), m_embedding);
     }
-    if (m_positionEmbedding.defined()) {
-        visit(modelTensor(m_shape, TensorRole::PositionEmbedding), m_positionEmbedding);
+    for (auto& [role, tensor] : m_outer) {
+        visit(modelTensor(m_shape, role), tensor);
     }
     const std::string prefix = m_family.blockPrefix;
     for (int block = 0; block < m_shape.numBlocks(); ++block) {
@@ -283,9 +333,6 @@ void Decoder::visitParameters(const std::function<void(const std::string&, torch
     }
     if (m_norm.defined()) {
         visit(modelTensor(m_shape, TensorRole::FinalNorm), m_norm);
-    }
-    if (m_normBias.defined()) {
-        visit(modelTensor(m_shape, TensorRole::FinalNormBias), m_normBias);
     }
     if (m_head.defined()) {
         visit(modelTensor(m_shape, TensorRole::LmHead), m_head);

@@ -59,13 +59,16 @@ public:
     void loadEmbedding(const WeightSource& source);
     void loadBlock(int block, const WeightSource& source);
     void loadHead(const WeightSource& source);
-    void freeEmbedding() { m_embedding.reset(), m_positionEmbedding.reset(); }
+    void freeEmbedding();
     void freeBlock(int block);
 
 private:
     DecoderBlock& blockAt(int block);
     bool skips(int block, BranchSlot slot) const;
     void applyCut(int block);
+    torch::Tensor embedImages(const torch::Tensor& pixels_BCHW) const;
+    torch::Tensor classify(const torch::Tensor& normed_BTD) const;
+    torch::Tensor outer(TensorRole role) const;  // undefined where the family has none
     TokenLayout layoutOf(const TokenBatch& batch, const KvCache* cache) const;
     const torch::Tensor& headWeight() const { return m_head.defined() ? m_head : m_embedding; }
 
@@ -74,7 +77,7 @@ private:
     torch::ScalarType m_dtype;
     const Family& m_family;
     torch::Tensor m_embedding, m_norm, m_head;  // [V,D], [D], [V,D]; m_head undefined when tied
-    torch::Tensor m_positionEmbedding, m_normBias;  // [P,D], [D]; undefined where the family has none
+    std::map<TensorRole, torch::Tensor> m_outer;    // the others that belong to no block, as far as they are loaded
     std::vector<DecoderBlock> m_blocks;
     Cut m_cut;                                  // without blocks = none
     mutable std::map<int, RotaryTable> m_rotary;// by rotating dimensions

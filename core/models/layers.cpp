@@ -156,6 +156,7 @@ public:
         m_qNorm = Norm(shape, weights.tensor(TensorRole::QueryNorm));
         m_kNorm = Norm(shape, weights.tensor(TensorRole::KeyNorm));
         m_normsHeads = family.qkNorm != Family::QkNorm::Projection;
+        m_causal = !family.image;
         m_norm = Norm(shape, weights.tensor(TensorRole::AttentionNorm), weights.tensor(TensorRole::AttentionNormBias));
         m_postNorm = Norm(shape, weights.tensor(TensorRole::PostAttentionNorm));
     }
@@ -170,6 +171,7 @@ public:
         input.headsPerKv = &m_shape.headsPerKv;
         input.span = context.layout->span();
         input.span.window = m_shape.slidingWindow;
+        input.span.causal = m_causal;
         input.scale = m_scale;
         input.softcap = m_softcap;
         if (context.cache) {
@@ -260,7 +262,7 @@ private:
     std::vector<RoleLinear> m_inputs;  // q, k, v, or all three in one
     RoleLinear m_o;
     Norm m_qNorm, m_kNorm, m_norm, m_postNorm;
-    bool m_normsHeads = true;
+    bool m_normsHeads = true, m_causal = true;
     torch::Tensor m_headMask;          // [N*H]
     std::shared_ptr<const AttentionKernel> m_kernel;
 };

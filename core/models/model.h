@@ -45,6 +45,8 @@ struct TokenBatch {
     torch::Tensor mask_BT;
     /// Int64 [B,T] document number for packed rows: tokens attend within their document only and positions restart. Undefined = one.
     torch::Tensor documents_BT;
+    /// f32 [B,C,height,width], scaled and normalised as the model expects: what image families run instead of ids, which are then undefined.
+    torch::Tensor pixels_BCHW{};
     /// The same rows again on `device` (a no-op when they already are).
     TokenBatch to(torch::Device device) const;
 };
@@ -79,7 +81,7 @@ std::unique_ptr<Linear> denseLinear(torch::Tensor weight, torch::Tensor bias);
 /// Which residual branch of a block.
 enum class BranchSlot { Attention, Ffn };
 
-/// A runnable causal language model: embedding, blocks, final norm, head. Each block is a list of residual branches; a dropped one is absent.
+/// A runnable causal language model or vision transformer: embedding, blocks, final norm, head. Each block is a list of residual branches; a dropped one is absent.
 /// Not thread-safe; one owner at a time.
 class LanguageModel {
 public:
@@ -104,11 +106,13 @@ public:
     virtual torch::Tensor runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, int first, int last, Observer* observer = nullptr,
                                     KvCache* cache = nullptr) const = 0;
     virtual torch::Tensor finalNorm(const torch::Tensor& x_BTD) const = 0;
-    virtual torch::Tensor head(const torch::Tensor& normed_BTD) const = 0;                      ///< [B,T,V] logits, soft-capped where the family does
+    /// [B,T,V] logits, soft-capped where the family does. Of image families [B,1,labels], from the tokens before the patches; without a
+    /// classifier the normed class token [B,1,D].
+    virtual torch::Tensor head(const torch::Tensor& normed_BTD) const = 0;
     /// embed + blocks + finalNorm + head.
     torch::Tensor logits(const TokenBatch& batch, Observer* observer = nullptr, KvCache* cache = nullptr) const;
     /// Mean cross entropy (f32 scalar) of the positions whose target is not -100; targets_BT int64, already shifted (targets[t] follows
-    /// ids[t]). Logits exist for a few rows at a time only. 0 without gradient contributions when no position has a target. Differentiable once.
+    /// ids[t]); of image families [B,1], the label. Logits exist for a few rows at a time only. 0 without gradient contributions when no position has a target. Differentiable once.
     virtual torch::Tensor loss(const TokenBatch& batch, const torch::Tensor& targets_BT) const = 0;
 
     /// Every parameter under its checkpoint name. Changing a tensor in place changes the model.

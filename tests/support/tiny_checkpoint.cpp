@@ -40,6 +40,7 @@ public:
     Filler(TinyCheckpoint& checkpoint, const TinyOptions& options) : m_checkpoint(checkpoint), m_options(options), m_random(options.seed) {}
     void matrix(const std::string& name, std::int64_t out, std::int64_t in) { fill(name, {out, in}, 0, 1 / std::sqrt(static_cast<double>(in))); }
     void embedding(const std::string& name, std::int64_t rows, std::int64_t columns) { fill(name, {rows, columns}, 0, 0.5); }
+    void table(const std::string& name, std::vector<std::int64_t> shape) { fill(name, std::move(shape), 0, 0.3); }
     void norm(const std::string& name, std::int64_t size) { fill(name, {size}, 1, 0.1); }
     void bias(const std::string& name, std::int64_t size) { fill(name, {size}, 0, 0.1); }
 
@@ -249,14 +250,21 @@ TinyCheckpoint tinyFamily(const std::string& modelType, const Json& change, std:
                               {"n_shared_experts", 1}, {"first_k_dense_replace", 1}, {"n_group", 2}, {"topk_group", 1}, {"norm_topk_prob", true},
                               {"routed_scaling_factor", 1.5}, {"attention_bias", true}, {"use_qk_norm", true}, {"partial_rotary_factor", 0.5}}}},
     };
+    const Json picture{{"hidden_size", 48}, {"num_hidden_layers", 4}, {"num_attention_heads", 4}, {"intermediate_size", 43}, {"image_size", {12, 8}},
+                       {"patch_size", 4}, {"num_channels", 2}};
+    const std::map<std::string, Json> pictures{{"vit", {{"id2label", {{"0", "a"}, {"1", "b"}, {"2", "c"}}}}},
+                                               {"deit", {{"id2label", {{"0", "a"}, {"1", "b"}, {"2", "c"}}}, {"qkv_bias", false}}},
+                                               {"clip_vision_model", Json::object()}};
     TinyCheckpoint checkpoint;
     checkpoint.config = {{"architectures", {std::string(findFamily(modelType)->architecture)}}, {"model_type", modelType}, {"torch_dtype", "float32"}};
-    for (const Json& fields : own.at(modelType)) checkpoint.config.update(fields);
+    if (const auto found = pictures.find(modelType); found != pictures.end()) checkpoint.config.update(picture), checkpoint.config.update(found->second);
+    else for (const Json& fields : own.at(modelType)) checkpoint.config.update(fields);
     checkpoint.config.update(change);
     const TinyOptions options{.seed = seed};
     Filler fill(checkpoint, options);
     for (const ExpectedTensor& tensor : expectedTensors(readModelShape(checkpoint.config, nullptr, "config.json"))) {
-        if (tensor.role == TensorRole::TokenEmbedding || tensor.role == TensorRole::PositionEmbedding) fill.embedding(tensor.name, tensor.shape[0], tensor.shape[1]);
+        if (tensor.role == TensorRole::PatchWeight || (isEmbeddingRole(tensor.role) && tensor.shape.size() > 2)) fill.table(tensor.name, tensor.shape);
+        else if (tensor.role == TensorRole::TokenEmbedding || tensor.role == TensorRole::PositionEmbedding) fill.embedding(tensor.name, tensor.shape[0], tensor.shape[1]);
         else if (tensor.shape.size() == 2) fill.matrix(tensor.name, tensor.shape[0], tensor.shape[1]);
         else if (isNormRole(tensor.role) && !tensor.name.ends_with(".bias")) fill.norm(tensor.name, tensor.shape[0]);
         else fill.bias(tensor.name, tensor.shape[0]);

@@ -60,7 +60,7 @@ TinyCheckpoint tinyQwen2(const TinyOptions& options = {});
 TinyCheckpoint tinyQwen3(const TinyOptions& options = {});
 TinyCheckpoint tinyMixtral(const TinyOptions& options = {});
 
-/// A decoder of any family that Resect knows, 4 blocks: the fields of its own config.json, dense and routed blocks mixed where it can, weights
+/// A model of any family that Resect knows, 4 blocks: the fields of its own config.json, dense and routed blocks mixed where it can, weights
 /// under the names that its table gives. `change` is merged into the configuration.
 TinyCheckpoint tinyFamily(const std::string& modelType, const Json& change = Json::object(), std::uint64_t seed = 1);
 
