@@ -90,7 +90,8 @@ auto named(const std::string& subject, Action action) {
 
 }  // namespace
 
-ChatTemplate::ChatTemplate(std::string source, std::string subject) : m_source(std::move(source)), m_subject(std::move(subject)) {
+ChatTemplate::ChatTemplate(std::string source, std::string subject, Json tokens)
+    : m_source(std::move(source)), m_subject(std::move(subject)), m_tokens(std::move(tokens)) {
     auto parsed = std::make_shared<Parsed>();
     parsed->body = named(m_subject, [&] { return jinja::parse(m_source); });
     parsed->marksGeneration = hasGeneration(parsed->body);
@@ -107,9 +108,7 @@ std::unique_ptr<ChatTemplate> ChatTemplate::find(const fs::path& folder, const s
         for (const auto& entry : found) names += (names.empty() ? "'" : ", '") + entry.first + "'";
         throw Error(ErrorCode::NotFound, folder.string(), "has no chat template '" + name + "', but " + names);
     }
-    auto made = std::make_unique<ChatTemplate>(chosen->second.text, chosen->second.subject);
-    made->m_tokens = specialTokenTexts(folder);
-    return made;
+    return std::make_unique<ChatTemplate>(chosen->second.text, chosen->second.subject, specialTokenTexts(folder));
 }
 
 RenderedChat ChatTemplate::render(const Json& fields) const {

@@ -22,8 +22,9 @@ struct RenderedChat {
 /// loop controls, tojson that keeps characters, raise_exception, strftime_now, {% generation %}). Immutable, thread-safe.
 class ChatTemplate {
 public:
-    /// `subject` names the template in errors. Throws BadInput naming the line.
-    ChatTemplate(std::string source, std::string subject);
+    /// `subject` names the template in errors; `tokens` are the special tokens as specialTokenTexts() gives them. Throws BadInput
+    /// naming the line.
+    ChatTemplate(std::string source, std::string subject, Json tokens = Json::object());
 
     /// The template of a checkpoint folder, null when it has none. Looked for as transformers does: chat_template.jinja (others
     /// by name in additional_chat_templates/), then chat_template.json, then `chat_template` of tokenizer_config.json, which is
@@ -51,7 +52,7 @@ private:
     struct Parsed;
     std::string m_source, m_subject;
     std::shared_ptr<const Parsed> m_parsed;
-    Json m_tokens = Json::object();  ///< bos_token and so on
+    Json m_tokens;  ///< bos_token and so on
     std::optional<std::time_t> m_now;
 };
 

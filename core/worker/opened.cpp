@@ -64,6 +64,7 @@ Dataset OpenedCheckpoint::data(const protocol::DataMessage& data) const {
         throw Error(ErrorCode::Usage, "row length", "the model's context is " + std::to_string(shape.maxPositions) + " tokens, asked for " + std::to_string(data.rowLength));
     options.rowLength = data.rowLength;
     options.maxRows = data.maxRows;
+    options.chatTemplateFolder = path();
     return loadDataset(data.file, findTokenizer(), shape.vocabSize, options);
 }
 
