@@ -142,13 +142,14 @@ void runEval(EvalOptions& options) {
 void addEval(CLI::App& app) {
     auto options = std::make_shared<EvalOptions>();
     options->data.maxRows = 0;
+    options->data.layout = "auto";
     CLI::App* command = app.add_subcommand("eval", "Perplexity on a text, or accuracy on a task file");
     command->add_option("CKPT", options->checkpoint, "Checkpoint, or a run folder (its best checkpoint)")->required();
     command->add_option("--data", options->data.file, "Text (.txt) or rows (.jsonl, .json)");
     command->add_option("--task", options->task, "JSON lines of multiple-choice or exact-answer tasks, or HellaSwag as six lines a task (.txt)");
     command->add_option("--row-length", options->data.rowLength, "Tokens per row")->capture_default_str()->check(CLI::PositiveNumber);
     command->add_option("--max-rows", options->data.maxRows, "Rows to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
-    command->add_option("--layout", options->data.layout, "chunks of running text, packed or padded examples")->check(CLI::IsMember({"chunks", "packed", "padded"}))->capture_default_str();
+    command->add_option("--layout", options->data.layout, "chunks of running text, packed or padded examples; auto: packed for rows with prompt and answer, else chunks")->check(CLI::IsMember({"auto", "chunks", "packed", "padded"}))->capture_default_str();
     command->add_option("--max-tasks", options->maxTasks, "Tasks to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
     command->add_option("--shots", options->shots, "Tasks: solved examples in front of each")->capture_default_str()->check(CLI::NonNegativeNumber);
     command->add_option("--shots-file", options->shotsFile, "Where they come from (default: the first others of the task file)");

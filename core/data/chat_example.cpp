@@ -39,10 +39,19 @@ Json contentOf(const Json& message, const std::string& where) {
 }
 
 Json fromShareGpt(const Json& turn, const std::string& where) {
-    static const std::map<std::string, std::string, std::less<>> kRoles = {
-        {"human", "user"},   {"user", "user"},       {"gpt", "assistant"},       {"assistant", "assistant"},    {"chatgpt", "assistant"},
-        {"bing", "assistant"}, {"bard", "assistant"}, {"model", "assistant"},     {"function_call", "assistant"}, {"system", "system"},
-        {"tool", "tool"},    {"observation", "tool"}, {"function_response", "tool"}};
+    static const std::map<std::string, std::string, std::less<>> kRoles = {{"human", "user"},
+                                                                           {"user", "user"},
+                                                                           {"gpt", "assistant"},
+                                                                           {"assistant", "assistant"},
+                                                                           {"chatgpt", "assistant"},
+                                                                           {"bing", "assistant"},
+                                                                           {"bard", "assistant"},
+                                                                           {"model", "assistant"},
+                                                                           {"function_call", "assistant"},
+                                                                           {"system", "system"},
+                                                                           {"tool", "tool"},
+                                                                           {"observation", "tool"},
+                                                                           {"function_response", "tool"}};
     const std::string& from = textField(turn, "from", where);
     const auto role = kRoles.find(from);
     if (role == kRoles.end()) reject(where + ": 'from' is '" + from + "', expected human, gpt, system or tool");
@@ -57,13 +66,16 @@ std::string rendered(const ChatTemplate& chat, Json fields, const Json& messages
         return chat.render(fields).text;
     } catch (const Error& error) {
         if (error.code() != ErrorCode::BadInput) throw;
-        reject("the chat template marks no {% generation %} and cannot be rendered up to " + position(count - 1) + " to find the answers: " + error.subject() + ": " + error.message());
+        reject("the chat template marks no {% generation %} and cannot be rendered up to " + position(count - 1) +
+               " to find the answers: " + error.subject() + ": " + error.message());
     }
 }
 
 /// Where the answer of message `index` begins in the whole text.
-std::size_t answerBegin(const ChatTemplate& chat, const Json& fields, const Json& messages, std::size_t index, const std::string& whole) {
-    if (index == 0) reject("the conversation begins with the assistant, so that the chat template cannot show where its answer begins");
+std::size_t answerBegin(const ChatTemplate& chat, const Json& fields, const Json& messages, std::size_t index,
+                        const std::string& whole) {
+    if (index == 0)
+        reject("the conversation begins with the assistant, so that the chat template cannot show where its answer begins");
     const std::string before = rendered(chat, fields, messages, index, true);
     if (whole.starts_with(before)) return before.size();
     // The generation prompt may hold more than the template writes before a given answer ("<think>").
@@ -72,14 +84,18 @@ std::size_t answerBegin(const ChatTemplate& chat, const Json& fields, const Json
     if (content.is_string() && whole.starts_with(bare) && before.starts_with(bare)) {
         const std::string_view said = jinja::trimLeft(jinja::trimRight(content.get_ref<const std::string&>()));
         const auto begin = said.empty() ? whole.npos : whole.find(said, bare.size());
-        if (begin != whole.npos && std::string_view(before).substr(bare.size()).starts_with(std::string_view(whole).substr(bare.size(), begin - bare.size()))) return begin;
+        if (begin != whole.npos && std::string_view(before)
+                                       .substr(bare.size())
+                                       .starts_with(std::string_view(whole).substr(bare.size(), begin - bare.size())))
+            return begin;
     }
     reject("the chat template marks no {% generation %}, and its text before " + position(index) +
            " changes with what follows, so that the answer cannot be told apart; add {% generation %} to the template");
 }
 
 /// Where it ends, white space behind it left out.
-std::size_t answerEnd(const ChatTemplate& chat, const Json& fields, const Json& messages, std::size_t index, const std::string& whole, std::size_t begin) {
+std::size_t answerEnd(const ChatTemplate& chat, const Json& fields, const Json& messages, std::size_t index,
+                      const std::string& whole, std::size_t begin) {
     std::size_t end = whole.size();
     if (index + 1 < messages.size()) {
         const std::string upTo = rendered(chat, fields, messages, index + 1, false);
@@ -90,11 +106,14 @@ std::size_t answerEnd(const ChatTemplate& chat, const Json& fields, const Json& 
             const std::string* closing = nullptr;
             for (const auto& [name, token] : chat.specialTokens().items()) {
                 const auto& text = token.get_ref<const std::string&>();
-                if (!text.empty() && upTo.ends_with(text) && whole.starts_with(std::string_view(upTo).substr(0, upTo.size() - text.size()))) closing = &text;
+                if (!text.empty() && upTo.ends_with(text) &&
+                    whole.starts_with(std::string_view(upTo).substr(0, upTo.size() - text.size())))
+                    closing = &text;
             }
             if (!closing)
                 reject("the chat template marks no {% generation %}, and its text of " + position(index) +
-                       " changes with what follows, so that the answer cannot be told apart; add {% generation %} to the template");
+                       " changes with what follows, so that the answer cannot be told apart; add {% generation %} to the "
+                       "template");
             end = upTo.size() - closing->size();
         }
     }
@@ -130,7 +149,8 @@ Json messagesOf(const Json& row) {
 Example templatedChat(const Json& row, const Json& messages, const ChatTemplate& chat) {
     Json fields = Json::object();
     for (const char* name : {"tools", "documents"})
-        if (row.contains(name)) fields[name] = row[name].is_string() ? parseJson(row[name].get_ref<const std::string&>(), name) : row[name];
+        if (row.contains(name))
+            fields[name] = row[name].is_string() ? parseJson(row[name].get_ref<const std::string&>(), name) : row[name];
     if (const auto more = row.find("chat_template_kwargs"); more != row.end() && more->is_object()) fields.update(*more);
     fields["messages"] = messages;
     fields["add_generation_prompt"] = false;

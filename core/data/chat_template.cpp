@@ -45,7 +45,8 @@ void addTemplates(const Json& field, const std::string& subject, std::map<std::s
 void addFrom(const fs::path& file, std::map<std::string, Source>& found) {
     if (!fs::exists(file)) return;
     const Json json = readJsonFile(file);
-    if (json.is_object() && json.contains("chat_template")) addTemplates(json["chat_template"], file.string() + ": chat_template", found);
+    if (json.is_object() && json.contains("chat_template"))
+        addTemplates(json["chat_template"], file.string() + ": chat_template", found);
 }
 
 std::map<std::string, Source> templatesOf(const fs::path& folder) {
@@ -54,7 +55,9 @@ std::map<std::string, Source> templatesOf(const fs::path& folder) {
         found.emplace("default", Source{readFile(file, kMaxTemplate), file.string()});
         if (const auto more = folder / "additional_chat_templates"; fs::is_directory(more))
             for (const auto& entry : fs::directory_iterator(more))
-                if (entry.path().extension() == ".jinja") found.emplace(entry.path().stem().string(), Source{readFile(entry.path(), kMaxTemplate), entry.path().string()});
+                if (entry.path().extension() == ".jinja")
+                    found.emplace(entry.path().stem().string(),
+                                  Source{readFile(entry.path(), kMaxTemplate), entry.path().string()});
         return found;
     }
     addFrom(folder / "chat_template.json", found);
@@ -73,8 +76,10 @@ namespace {
 
 bool hasGeneration(const jinja::Body& body) {
     return std::any_of(body.begin(), body.end(), [](const jinja::Statement& statement) {
-        return statement.kind == jinja::StatementKind::Generation || hasGeneration(statement.body) || hasGeneration(statement.otherwise) ||
-               std::any_of(statement.branches.begin(), statement.branches.end(), [](const jinja::Branch& branch) { return hasGeneration(branch.body); });
+        return statement.kind == jinja::StatementKind::Generation || hasGeneration(statement.body) ||
+               hasGeneration(statement.otherwise) ||
+               std::any_of(statement.branches.begin(), statement.branches.end(),
+                           [](const jinja::Branch& branch) { return hasGeneration(branch.body); });
     });
 }
 
@@ -138,9 +143,12 @@ Json specialTokenTexts(const fs::path& folder) {
         if (!json.is_object()) throw Error(ErrorCode::BadInput, file.string(), "expected an object");
         for (const auto& [field, value] : json.items()) {
             if (!field.ends_with("_token")) continue;
-            if (value.is_string()) tokens[field] = value;
-            else if (value.is_object() && value.contains("content") && value["content"].is_string()) tokens[field] = value["content"];
-            else if (value.is_null()) tokens.erase(field);
+            if (value.is_string())
+                tokens[field] = value;
+            else if (value.is_object() && value.contains("content") && value["content"].is_string())
+                tokens[field] = value["content"];
+            else if (value.is_null())
+                tokens.erase(field);
         }
     }
     return tokens;

@@ -22,8 +22,8 @@ struct RenderedChat {
 /// loop controls, tojson that keeps characters, raise_exception, strftime_now, {% generation %}). Immutable, thread-safe.
 class ChatTemplate {
 public:
-    /// `subject` names the template in errors; `tokens` are the special tokens as specialTokenTexts() gives them. Throws BadInput
-    /// naming the line.
+    /// `subject` names the template in errors; `tokens` are the special tokens as specialTokenTexts() gives them. Throws
+    /// BadInput naming the line.
     ChatTemplate(std::string source, std::string subject, Json tokens = Json::object());
 
     /// The template of a checkpoint folder, null when it has none. Looked for as transformers does: chat_template.jinja (others
@@ -32,10 +32,10 @@ public:
     /// NotFound when there are templates but none of that name (the message lists the names).
     static std::unique_ptr<ChatTemplate> find(const std::filesystem::path& folder, const std::string& name = "default");
 
-    /// `fields` are the template's variables: `messages`, and perhaps `tools`, `documents`, `add_generation_prompt` or others; as in
-    /// transformers these three are none, none and false where they are not given. The checkpoint's special tokens (bos_token,
-    /// eos_token, ...) are set unless `fields` sets them. Throws BadInput naming the template's line: what it raises, and
-    /// operations that the values do not allow.
+    /// `fields` are the template's variables: `messages`, and perhaps `tools`, `documents`, `add_generation_prompt` or others;
+    /// as in transformers these three are none, none and false where they are not given. The checkpoint's special tokens
+    /// (bos_token, eos_token, ...) are set unless `fields` sets them. Throws BadInput naming the template's line: what it
+    /// raises, and operations that the values do not allow.
     RenderedChat render(const Json& fields) const;
     /// The same with the messages alone.
     RenderedChat renderMessages(const Json& messages, bool addGenerationPrompt) const;

@@ -66,6 +66,7 @@ public:
           m_builder(options, chunkBos(tokenizer)) {}
 
     void readText() {
+        settleLayout(RowLayout::Chunks);
         if (!m_tokenizer)
             throw Error(ErrorCode::NotFound, m_file.string(),
                         "is text, but the checkpoint has no tokenizer; give rows with input_ids");
@@ -140,6 +141,7 @@ public:
     Dataset finish() {
         Dataset data;
         data.rows = m_builder.finish();
+        data.layout = m_options.layout;
         data.problems = m_report.problems(m_file.filename().string());
         data.formats = m_report.formats();
         data.rejectedRows = m_report.rejectedRows();
@@ -248,10 +250,17 @@ private:
             return;
         }
         checkIds(example.ids, where);
+        settleLayout(example.instruction ? RowLayout::Packed : RowLayout::Chunks);
         if (const auto reason = m_builder.add(example))
             m_report.rejected(where, *reason);
         else
             m_report.taken(example.format);
+    }
+
+    void settleLayout(RowLayout layout) {
+        if (m_options.layout != RowLayout::Auto) return;
+        m_options.layout = layout;
+        m_builder = RowBuilder(m_options, chunkBos(m_tokenizer));
     }
 
     /// Null when the checkpoint has none.
@@ -260,7 +269,8 @@ private:
         m_fatal = true;  // a broken template concerns every row
         if (!m_options.chatTemplateFolder.empty()) m_chat = ChatTemplate::find(m_options.chatTemplateFolder);
         m_fatal = false;
-        m_chatRendering = m_chat ? "by the chat template of " + fs::path(m_chat->subject()).filename().string() : "as 'role: content', because the checkpoint has no chat template";
+        m_chatRendering = m_chat ? "by the chat template of " + fs::path(m_chat->subject()).filename().string()
+                                 : "as 'role: content', because the checkpoint has no chat template";
         return m_chat.get();
     }
 
@@ -288,7 +298,7 @@ private:
     const fs::path& m_file;
     const Tokenizer* m_tokenizer;
     std::int64_t m_vocabSize;
-    const DataOptions& m_options;
+    DataOptions m_options;
     const JobContext& m_job;
     RowBuilder m_builder;
     RowReport m_report;

@@ -34,6 +34,8 @@ enum class RowLayout {
     Packed,
     /// One example per row, at most `rowLength` tokens; a longer text fills several rows, a longer instruction is cut.
     Padded,
+    /// Packed when the first usable row of a file has prompt and answer, else Chunks.
+    Auto,
 };
 
 struct DataOptions {
@@ -57,6 +59,7 @@ struct Dataset {
     /// In what was read, before a tail was dropped or examples were cut; the BOS before a plain text cut into chunks not
     /// counted.
     std::int64_t tokensInText = 0;
+    RowLayout layout = RowLayout::Chunks;  ///< of the rows: what Auto has become
     std::string fingerprint;        ///< "sha256:..." of the rows
     /// "tinystories-sample.txt: 1,843 rows of 256 tokens, 471,808 tokens"; for rows also what they were:
     /// "...; rows of messages: 40, rejected: 2; messages by the chat template of chat_template.jinja"

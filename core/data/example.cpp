@@ -158,11 +158,13 @@ namespace {
 /// normalisation counts on both sides.
 void requireSpelling(std::span<const std::int64_t> ids, const std::string& answer, const Tokenizer& tokenizer) {
     const auto trimmed = [](const std::string& text) { return std::string(jinja::trimLeft(jinja::trimRight(text))); };
-    const std::string found = trimmed(tokenizer.decode(ids)), expected = trimmed(tokenizer.decode(tokenizer.encode(answer, SpecialTokens::Omit)));
+    const std::string found = trimmed(tokenizer.decode(ids)),
+                      expected = trimmed(tokenizer.decode(tokenizer.encode(answer, SpecialTokens::Omit)));
     if (found == expected) return;
     constexpr std::size_t kShown = 60;
     reject("the tokens of an answer spell '" + found.substr(0, wholeCharacters(found.substr(0, kShown))) + "', not '" +
-           expected.substr(0, wholeCharacters(expected.substr(0, kShown))) + "': the tokenizer joins the answer with what stands around it");
+           expected.substr(0, wholeCharacters(expected.substr(0, kShown))) +
+           "': the tokenizer joins the answer with what stands around it");
 }
 
 }  // namespace
@@ -192,7 +194,8 @@ void tokenizeExample(Example& example, const Tokenizer* tokenizer, bool answersO
     for (std::size_t i = 0; i < example.parts.size(); ++i) {
         const bool counts = example.parts[i].answer || !answersOnly;
         const std::size_t end = std::max(ends[i], from);
-        if (example.complete && example.parts[i].answer) requireSpelling(std::span(previous).subspan(from, end - from), example.parts[i].text, *tokenizer);
+        if (example.complete && example.parts[i].answer)
+            requireSpelling(std::span(previous).subspan(from, end - from), example.parts[i].text, *tokenizer);
         for (; from < end; ++from) {
             example.ids.push_back(previous[from]);
             example.loss.push_back(counts);

@@ -37,8 +37,8 @@ Example readExample(const Json& row, const ChatTemplate* chat = nullptr);
 bool holdsMessages(const Json& row);
 
 /// Fills `ids` and `loss` from the text parts: BOS (where the tokenizer adds it), text, EOS behind the whole and behind every
-/// answer that is not last; neither BOS nor EOS for a `complete` example. Throws BadInput when there is no tokenizer, or when the
-/// tokens of a complete example's answers do not spell the answers.
+/// answer that is not last; neither BOS nor EOS for a `complete` example. Throws BadInput when there is no tokenizer, or when
+/// the tokens of a complete example's answers do not spell the answers.
 void tokenizeExample(Example& example, const Tokenizer* tokenizer, bool answersOnly);
 
 }  // namespace resect

@@ -50,14 +50,22 @@ private:
 
 std::string ExpressionParser::describe(const Token& token) {
     switch (token.kind) {
-    case TokenKind::End: return "the end of the template";
-    case TokenKind::Text: return "text";
-    case TokenKind::OutputBegin: return "'{{'";
-    case TokenKind::OutputEnd: return "'}}'";
-    case TokenKind::BlockBegin: return "'{%'";
-    case TokenKind::BlockEnd: return "'%}'";
-    case TokenKind::String: return "a text in quotation marks";
-    default: return "'" + token.text + "'";
+    case TokenKind::End:
+        return "the end of the template";
+    case TokenKind::Text:
+        return "text";
+    case TokenKind::OutputBegin:
+        return "'{{'";
+    case TokenKind::OutputEnd:
+        return "'}}'";
+    case TokenKind::BlockBegin:
+        return "'{%'";
+    case TokenKind::BlockEnd:
+        return "'%}'";
+    case TokenKind::String:
+        return "a text in quotation marks";
+    default:
+        return "'" + token.text + "'";
     }
 }
 
@@ -147,11 +155,13 @@ ExprPtr ExpressionParser::parseCompare() {
     auto chain = make(ExprKind::Compare, line, "");
     for (;;) {
         std::string op;
-        if (current().kind == TokenKind::Operator && std::find(kOperators.begin(), kOperators.end(), current().text) != kOperators.end()) {
+        if (current().kind == TokenKind::Operator &&
+            std::find(kOperators.begin(), kOperators.end(), current().text) != kOperators.end()) {
             op = take().text;
         } else if (takeName("in")) {
             op = "in";
-        } else if (isName("not") && m_at + 1 < m_tokens.size() && m_tokens[m_at + 1].kind == TokenKind::Name && m_tokens[m_at + 1].text == "in") {
+        } else if (isName("not") && m_at + 1 < m_tokens.size() && m_tokens[m_at + 1].kind == TokenKind::Name &&
+                   m_tokens[m_at + 1].text == "in") {
             take();
             take();
             op = "not in";
@@ -171,7 +181,8 @@ ExprPtr ExpressionParser::parseBinary(int level) {
     if (level == static_cast<int>(kLevels.size())) return parseUnary(true);
     const auto& operators = kLevels[static_cast<std::size_t>(level)];
     ExprPtr left = parseBinary(level + 1);
-    while (current().kind == TokenKind::Operator && std::find(operators.begin(), operators.end(), current().text) != operators.end()) {
+    while (current().kind == TokenKind::Operator &&
+           std::find(operators.begin(), operators.end(), current().text) != operators.end()) {
         const Token op = take();
         ExprPtr right = parseBinary(level + 1);
         left = measured(make(ExprKind::Binary, op.line, op.text, std::move(left), std::move(right)));
@@ -301,9 +312,11 @@ void ExpressionParser::parseArguments(Expr& call) {
     for (bool first = true; !takeOperator(")"); first = false) {
         if (!first) expectOperator(",");
         if (takeOperator(")")) return;
-        if (call.arguments.size() + call.named.size() >= kMaxArguments) fail(current().line, "a call has more than " + std::to_string(kMaxArguments) + " arguments");
+        if (call.arguments.size() + call.named.size() >= kMaxArguments)
+            fail(current().line, "a call has more than " + std::to_string(kMaxArguments) + " arguments");
         if (isOperator("*") || isOperator("**")) fail(current().line, "unpacking arguments with '*' is not supported");
-        const bool named = current().kind == TokenKind::Name && m_tokens[m_at + 1].kind == TokenKind::Operator && m_tokens[m_at + 1].text == "=";
+        const bool named = current().kind == TokenKind::Name && m_tokens[m_at + 1].kind == TokenKind::Operator &&
+                           m_tokens[m_at + 1].text == "=";
         if (named) {
             std::string name = take().text;
             take();
@@ -332,10 +345,10 @@ ExprPtr ExpressionParser::parseTest(ExprPtr value) {
     const Token name = expect(TokenKind::Name, "the name of a test");
     auto test = make(ExprKind::Test, line, name.text, std::move(value));
     const Token& next = current();
-    const bool plainName = next.kind == TokenKind::Name && next.text != "else" && next.text != "or" && next.text != "and" && next.text != "if" &&
-                           next.text != "is" && next.text != "not" && next.text != "in";
-    const bool value_ = plainName || next.kind == TokenKind::String || next.kind == TokenKind::Integer || next.kind == TokenKind::Float ||
-                        isOperator("[") || isOperator("{");
+    const bool plainName = next.kind == TokenKind::Name && next.text != "else" && next.text != "or" && next.text != "and" &&
+                           next.text != "if" && next.text != "is" && next.text != "not" && next.text != "in";
+    const bool value_ = plainName || next.kind == TokenKind::String || next.kind == TokenKind::Integer ||
+                        next.kind == TokenKind::Float || isOperator("[") || isOperator("{");
     if (isOperator("("))
         parseArguments(*test);
     else if (value_)

@@ -1,6 +1,7 @@
 #include "core/data/jinja_lexer.h"
 
 #include "core/base/error.h"
+#include "core/data/jinja_escape.h"
 #include "core/data/unicode.h"
 
 #include <algorithm>
@@ -11,13 +12,6 @@ namespace {
 
 bool isDigit(char c) noexcept { return c >= '0' && c <= '9'; }
 bool isNameStart(char c) noexcept { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
-
-int hexValue(char c) noexcept {
-    if (isDigit(c)) return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
 
 class Lexer {
 public:
@@ -148,8 +142,7 @@ private:
         add(begin, "");
         std::string open;  // brackets: while one is open, "}}" ends no tag
         for (;;) {
-            if (m_pos >= m_source.size())
-                fail(line, std::string("the tag is not closed with '") + std::string(close) + "'");
+            if (m_pos >= m_source.size()) fail(line, std::string("the tag is not closed with '") + std::string(close) + "'");
             const char c = peek();
             if (open.empty()) {
                 const bool sign = c == '-' || (c == '+' && !output);
@@ -199,7 +192,8 @@ private:
             whole = false;
         }
         if (end < m_source.size() && (m_source[end] == 'e' || m_source[end] == 'E')) {
-            const std::size_t sign = end + 1 < m_source.size() && (m_source[end + 1] == '+' || m_source[end + 1] == '-') ? 1 : 0;
+            const std::size_t sign =
+                end + 1 < m_source.size() && (m_source[end + 1] == '+' || m_source[end + 1] == '-') ? 1 : 0;
             if (end + 1 + sign < m_source.size() && isDigit(m_source[end + 1 + sign])) {
                 digits += m_source.substr(end, 1 + sign);
                 end += 1 + sign;
@@ -222,40 +216,10 @@ private:
             if (m_source[pos] != '\\' || pos + 1 >= m_source.size())
                 text += m_source[pos];
             else
-                pos = readEscape(pos + 1, text, line);
+                pos = readEscape(m_source, pos + 1, text, line);
         }
         m_tokens.push_back({TokenKind::String, std::move(text), line});
         advance(pos + 1);
-    }
-
-    /// Reads the escape whose letter is at `pos` as Python does; returns the position of its last character.
-    std::size_t readEscape(std::size_t pos, std::string& text, int line) const {
-        static constexpr std::string_view kLetters = "ntrabfv\\'\"", kMeanings = "\n\t\r\a\b\f\v\\'\"";
-        const char c = m_source[pos];
-        if (const auto known = kLetters.find(c); known != kLetters.npos) {
-            text += kMeanings[known];
-        } else if (c == 'x' || c == 'u' || c == 'U') {
-            const std::size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : 8;
-            char32_t code = 0;
-            for (std::size_t i = 1; i <= digits; ++i) {
-                const int value = pos + i < m_source.size() ? hexValue(m_source[pos + i]) : -1;
-                if (value < 0) fail(line, "an escape needs " + std::to_string(digits) + " hexadecimal digits behind its letter");
-                code = code * 16 + static_cast<char32_t>(value);
-            }
-            if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) fail(line, "an escape names no character");
-            appendUtf8(text, code);
-            pos += digits;
-        } else if (c >= '0' && c <= '7') {
-            char32_t code = 0;
-            std::size_t count = 0;
-            for (; count < 3 && pos + count < m_source.size() && m_source[pos + count] >= '0' && m_source[pos + count] <= '7'; ++count)
-                code = code * 8 + static_cast<char32_t>(m_source[pos + count] - '0');
-            appendUtf8(text, code);
-            pos += count - 1;
-        } else if (c != '\n') {  // a line feed behind a backslash vanishes; other letters keep the backslash
-            (text += '\\') += c;
-        }
-        return pos;
     }
 
     void readOperator(std::string& open) {

@@ -17,6 +17,11 @@ Value sliceOf(const Value& value, const Value& from, const Value& to, const Valu
 /// refused when they are called, as in transformers' sandbox.
 Value methodOf(const Value& value, const std::string& name);
 
+using TextMethod = Value (*)(const std::string& text, const Arguments&, Work&);
+TextMethod findTextMethod(std::string_view name);  ///< null when texts have none of that name
+using Filter = Value (*)(const Value&, const Arguments&, Work&);
+Filter findListFilter(std::string_view name);  ///< those that go through the items of a value; null when there is none
+
 Value applyFilter(const std::string& name, const Value& value, const Arguments& arguments, Work& work);
 bool applyTest(const std::string& name, const Value& value, const Arguments& arguments, Work& work);
 
@@ -33,9 +38,12 @@ std::int64_t lengthOf(const Value& value, Work& work);
 /// A text made of `text`, charged to `work`.
 Value madeText(std::string text, Work& work);
 /// Fails when more or other arguments are given than these names.
-void requireArguments(const std::string& what, const Arguments& arguments, std::initializer_list<std::string_view> names, const Work& work);
-std::string textArgument(const Arguments& arguments, std::size_t index, std::string_view name, std::string fallback, Work& work);
-std::int64_t wholeArgument(const Arguments& arguments, std::size_t index, std::string_view name, std::int64_t fallback, Work& work);
+void requireArguments(const std::string& what, const Arguments& arguments, std::initializer_list<std::string_view> names,
+                      const Work& work);
+std::string textArgument(const Arguments& arguments, std::size_t index, std::string_view name, std::string fallback,
+                         Work& work);
+std::int64_t wholeArgument(const Arguments& arguments, std::size_t index, std::string_view name, std::int64_t fallback,
+                           Work& work);
 bool flagArgument(const Arguments& arguments, std::size_t index, std::string_view name, bool fallback);
 
 }  // namespace resect::jinja

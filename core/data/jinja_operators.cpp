@@ -11,16 +11,20 @@ constexpr std::int64_t kMaxRange = 100'000;  // as Jinja2's sandbox
 
 [[noreturn]] void wrongTypes(const std::string& op, const Value& a, const Value& b, Work& work) {
     for (const Value* side : {&a, &b})
-        if (const auto* missing = side->get<Undefined>()) work.fail(missing->what + " is not defined, but '" + op + "' is applied to it");
+        if (const auto* missing = side->get<Undefined>())
+            work.fail(missing->what + " is not defined, but '" + op + "' is applied to it");
     work.fail("'" + op + "' cannot join a " + std::string(a.typeName()) + " and a " + b.typeName());
 }
 
 Value wholeResult(const std::string& op, std::int64_t a, std::int64_t b, Work& work) {
     std::int64_t out = 0;
     bool overflow = false;
-    if (op == "+") overflow = __builtin_add_overflow(a, b, &out);
-    else if (op == "-") overflow = __builtin_sub_overflow(a, b, &out);
-    else if (op == "*") overflow = __builtin_mul_overflow(a, b, &out);
+    if (op == "+")
+        overflow = __builtin_add_overflow(a, b, &out);
+    else if (op == "-")
+        overflow = __builtin_sub_overflow(a, b, &out);
+    else if (op == "*")
+        overflow = __builtin_mul_overflow(a, b, &out);
     else {
         if (b == 0) work.fail("division by zero");
         if (b == -1) {  // the one quotient that could overflow
@@ -66,7 +70,8 @@ Value numberResult(const std::string& op, const Value& a, const Value& b, Work& 
 Value repeated(const Value& value, std::int64_t times, Work& work) {
     const auto count = static_cast<std::uint64_t>(std::max<std::int64_t>(times, 0));
     const std::uint64_t size = value.text() ? value.text()->size() : value.sequence()->items.size() * sizeof(Value);
-    if (size > 0 && count > (1u << 28) / size) work.fail("a text or list repeated " + std::to_string(times) + " times is too large");
+    if (size > 0 && count > (1u << 28) / size)
+        work.fail("a text or list repeated " + std::to_string(times) + " times is too large");
     work.keep(size * count);
     work.handle(size * count);
     if (size == 0) return value;
@@ -76,7 +81,8 @@ Value repeated(const Value& value, std::int64_t times, Work& work) {
         return Value(std::move(out));
     }
     List items;
-    for (std::uint64_t i = 0; i < count; ++i) items.insert(items.end(), value.sequence()->items.begin(), value.sequence()->items.end());
+    for (std::uint64_t i = 0; i < count; ++i)
+        items.insert(items.end(), value.sequence()->items.begin(), value.sequence()->items.end());
     return makeList(std::move(items), work, value.sequence()->tuple);
 }
 
@@ -88,7 +94,8 @@ bool contains(const Value& whole, const Value& part, Work& work) {
     }
     if (const auto* mapping = whole.mapping()) return findKey(*mapping, part, work) != nullptr;
     if (const auto* sequence = whole.sequence())
-        return std::any_of(sequence->items.begin(), sequence->items.end(), [&](const Value& item) { return equal(item, part, work); });
+        return std::any_of(sequence->items.begin(), sequence->items.end(),
+                           [&](const Value& item) { return equal(item, part, work); });
     if (whole.isUndefined()) return false;
     work.fail(std::string("'in' expects a text, list or dict behind it, found a ") + whole.typeName());
 }
@@ -115,7 +122,8 @@ Value makeRange(const Arguments& arguments, Work& work) {
 Value makeDictionary(const Arguments& arguments, Work& work) {
     Entries entries;
     if (!arguments.values.empty()) {
-        if (arguments.values.size() > 1 || !arguments.values[0].mapping()) work.fail("dict() expects names with values, or one dict");
+        if (arguments.values.size() > 1 || !arguments.values[0].mapping())
+            work.fail("dict() expects names with values, or one dict");
         entries = arguments.values[0].mapping()->entries;
     }
     for (const auto& [name, value] : arguments.named) entries.emplace_back(Value(name), value);
@@ -166,12 +174,17 @@ bool compare(const std::string& op, const Value& a, const Value& b, Work& work) 
 }
 
 Value functionNamed(const std::string& name, std::time_t now) {
-    const auto made = [&](std::function<Value(const Arguments&, Work&)> call) { return Value(Value::Data(std::make_shared<const Function>(Function{name, std::move(call), 0}))); };
+    const auto made = [&](std::function<Value(const Arguments&, Work&)> call) {
+        return Value(Value::Data(std::make_shared<const Function>(Function{name, std::move(call), 0})));
+    };
     if (name == "range") return made(makeRange);
     if (name == "dict") return made(makeDictionary);
     if (name == "raise_exception")
-        return made([](const Arguments& arguments, Work& work) -> Value { work.fail(textArgument(arguments, 0, "message", "the template raised an exception", work)); });
-    if (name == "strftime_now") return made([now](const Arguments& arguments, Work& work) { return timeText(arguments, now, work); });
+        return made([](const Arguments& arguments, Work& work) -> Value {
+            work.fail(textArgument(arguments, 0, "message", "the template raised an exception", work));
+        });
+    if (name == "strftime_now")
+        return made([now](const Arguments& arguments, Work& work) { return timeText(arguments, now, work); });
     return Value::Data(Undefined{"'" + name + "'"});
 }
 
@@ -191,19 +204,24 @@ Value madeText(std::string text, Work& work) {
     return Value(std::move(text));
 }
 
-void requireArguments(const std::string& what, const Arguments& arguments, std::initializer_list<std::string_view> names, const Work& work) {
+void requireArguments(const std::string& what, const Arguments& arguments, std::initializer_list<std::string_view> names,
+                      const Work& work) {
     if (arguments.values.size() > names.size())
-        work.fail(what + " takes at most " + std::to_string(names.size()) + " arguments, found " + std::to_string(arguments.values.size()));
+        work.fail(what + " takes at most " + std::to_string(names.size()) + " arguments, found " +
+                  std::to_string(arguments.values.size()));
     for (const auto& entry : arguments.named)
-        if (std::find(names.begin(), names.end(), entry.first) == names.end()) work.fail(what + " has no argument '" + entry.first + "'");
+        if (std::find(names.begin(), names.end(), entry.first) == names.end())
+            work.fail(what + " has no argument '" + entry.first + "'");
 }
 
-std::string textArgument(const Arguments& arguments, std::size_t index, std::string_view name, std::string fallback, Work& work) {
+std::string textArgument(const Arguments& arguments, std::size_t index, std::string_view name, std::string fallback,
+                         Work& work) {
     const Value* given = arguments.find(index, name);
     return given ? toPythonText(*given, work) : fallback;
 }
 
-std::int64_t wholeArgument(const Arguments& arguments, std::size_t index, std::string_view name, std::int64_t fallback, Work& work) {
+std::int64_t wholeArgument(const Arguments& arguments, std::size_t index, std::string_view name, std::int64_t fallback,
+                           Work& work) {
     const Value* given = arguments.find(index, name);
     if (!given) return fallback;
     if (!given->integer()) work.fail("the argument '" + std::string(name) + "' is no whole number but a " + given->typeName());

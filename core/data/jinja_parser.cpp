@@ -26,7 +26,9 @@ private:
         for (;;) {
             const Token& token = current();
             if (token.kind == TokenKind::End) {
-                if (!ends.empty()) fail(token.line, "the template ends where '" + std::string(ends.back()) + "' is expected (block of line " + std::to_string(line) + ")");
+                if (!ends.empty())
+                    fail(token.line, "the template ends where '" + std::string(ends.back()) + "' is expected (block of line " +
+                                         std::to_string(line) + ")");
                 break;
             }
             if (token.kind == TokenKind::Text) {
@@ -95,7 +97,8 @@ private:
             made.kind = name.text == "break" ? StatementKind::Break : StatementKind::Continue;
             closeTag();
         } else {
-            static constexpr std::array kUnsupported = {"include", "import", "from", "extends", "block", "with", "autoescape", "do", "trans"};
+            static constexpr std::array kUnsupported = {"include", "import",     "from", "extends", "block",
+                                                        "with",    "autoescape", "do",   "trans"};
             if (std::find(kUnsupported.begin(), kUnsupported.end(), name.text) != kUnsupported.end())
                 fail(name.line, "the block '" + name.text + "' is not supported in chat templates");
             fail(name.line, "unknown block '" + name.text + "'");

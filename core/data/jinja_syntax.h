@@ -9,15 +9,27 @@
 namespace resect::jinja {
 
 enum class ExprKind {
-    None, True, False, Integer, Float, String, Name, List, Tuple, Dict,
-    Attribute,    ///< children[0].text
-    Item,         ///< children[0][children[1]]
-    Slice,        ///< children[0][1:2:3], absent parts are null
-    Call,         ///< children[0](arguments)
-    Filter,       ///< children[0] | text(arguments); children[0] is null in a `{% filter %}` or `{% set %}` block
-    Test,         ///< children[0] is text(arguments)
-    Not, Negative, Positive,
-    And, Or,
+    None,
+    True,
+    False,
+    Integer,
+    Float,
+    String,
+    Name,
+    List,
+    Tuple,
+    Dict,
+    Attribute,  ///< children[0].text
+    Item,       ///< children[0][children[1]]
+    Slice,      ///< children[0][1:2:3], absent parts are null
+    Call,       ///< children[0](arguments)
+    Filter,     ///< children[0] | text(arguments); children[0] is null in a `{% filter %}` or `{% set %}` block
+    Test,       ///< children[0] is text(arguments)
+    Not,
+    Negative,
+    Positive,
+    And,
+    Or,
     Binary,       ///< text: + - * / // % ** ~
     Compare,      ///< children[0] text children[1] names[0] children[2] ...: a chain as in Python
     Conditional,  ///< children[0] if children[1] else children[2]; the last may be null
@@ -30,11 +42,11 @@ struct Expr {
     ExprKind kind = ExprKind::None;
     int line = 0;
     std::string text;
-    std::vector<ExprPtr> children;                            ///< Dict: key, value, key, value, ...
-    std::vector<ExprPtr> arguments;                           ///< of a call, filter or test
-    std::vector<std::pair<std::string, ExprPtr>> named;       ///< keyword arguments
-    std::vector<std::string> operators;                       ///< Compare: one per step; "in", "not in", "==", ...
-    int depth = 1;                                            ///< of the tree below, itself included
+    std::vector<ExprPtr> children;                       ///< Dict: key, value, key, value, ...
+    std::vector<ExprPtr> arguments;                      ///< of a call, filter or test
+    std::vector<std::pair<std::string, ExprPtr>> named;  ///< keyword arguments
+    std::vector<std::string> operators;                  ///< Compare: one per step; "in", "not in", "==", ...
+    int depth = 1;                                       ///< of the tree below, itself included
 };
 
 enum class StatementKind { Text, Output, If, For, Set, SetBlock, Macro, CallBlock, FilterBlock, Generation, Break, Continue };
@@ -53,15 +65,15 @@ struct Parameter {
 struct Statement {
     StatementKind kind = StatementKind::Text;
     int line = 0;
-    std::string text;                  ///< Text; name of a Macro; attribute of a Set on a namespace, else empty
-    ExprPtr value;                     ///< Output, For (what is walked), Set, CallBlock (the call), FilterBlock, filter of a SetBlock
-    ExprPtr condition;                 ///< For: `if` behind it, or null
-    std::vector<std::string> targets;  ///< For, Set: one name, or several to unpack into
-    bool unpack = false;               ///< `a, = x` unpacks though there is one target
-    std::vector<Branch> branches;      ///< If
-    std::vector<Parameter> parameters; ///< Macro
+    std::string text;   ///< Text; name of a Macro; attribute of a Set on a namespace, else empty
+    ExprPtr value;      ///< Output, For (what is walked), Set, CallBlock (the call), FilterBlock, filter of a SetBlock
+    ExprPtr condition;  ///< For: `if` behind it, or null
+    std::vector<std::string> targets;   ///< For, Set: one name, or several to unpack into
+    bool unpack = false;                ///< `a, = x` unpacks though there is one target
+    std::vector<Branch> branches;       ///< If
+    std::vector<Parameter> parameters;  ///< Macro
     Body body;
-    Body otherwise;                    ///< For: else
+    Body otherwise;  ///< For: else
 };
 
 struct Branch {

@@ -28,17 +28,25 @@ bool isIterable(const Value& value) { return value.isUndefined() || value.text()
 
 Test comparison(std::string_view name) {
     static const std::map<std::string_view, Test> all = {
-        {"==", [](const Value& value, const Arguments& arguments, Work& work) { return compare("==", value, operand(arguments, work), work); }},
-        {"!=", [](const Value& value, const Arguments& arguments, Work& work) { return compare("!=", value, operand(arguments, work), work); }},
-        {"<", [](const Value& value, const Arguments& arguments, Work& work) { return compare("<", value, operand(arguments, work), work); }},
-        {"<=", [](const Value& value, const Arguments& arguments, Work& work) { return compare("<=", value, operand(arguments, work), work); }},
-        {">", [](const Value& value, const Arguments& arguments, Work& work) { return compare(">", value, operand(arguments, work), work); }},
-        {">=", [](const Value& value, const Arguments& arguments, Work& work) { return compare(">=", value, operand(arguments, work), work); }},
-        {"in", [](const Value& value, const Arguments& arguments, Work& work) { return compare("in", value, operand(arguments, work), work); }},
+        {"==", [](const Value& value, const Arguments& arguments,
+                  Work& work) { return compare("==", value, operand(arguments, work), work); }},
+        {"!=", [](const Value& value, const Arguments& arguments,
+                  Work& work) { return compare("!=", value, operand(arguments, work), work); }},
+        {"<", [](const Value& value, const Arguments& arguments,
+                 Work& work) { return compare("<", value, operand(arguments, work), work); }},
+        {"<=", [](const Value& value, const Arguments& arguments,
+                  Work& work) { return compare("<=", value, operand(arguments, work), work); }},
+        {">", [](const Value& value, const Arguments& arguments,
+                 Work& work) { return compare(">", value, operand(arguments, work), work); }},
+        {">=", [](const Value& value, const Arguments& arguments,
+                  Work& work) { return compare(">=", value, operand(arguments, work), work); }},
+        {"in", [](const Value& value, const Arguments& arguments,
+                  Work& work) { return compare("in", value, operand(arguments, work), work); }},
     };
     static const std::map<std::string_view, std::string_view> names = {
-        {"eq", "=="}, {"equalto", "=="}, {"==", "=="}, {"ne", "!="},       {"!=", "!="}, {"lt", "<"},           {"lessthan", "<"}, {"<", "<"},
-        {"le", "<="}, {"<=", "<="},      {"gt", ">"},  {"greaterthan", ">"}, {">", ">"},   {"ge", ">="}, {">=", ">="},    {"in", "in"}};
+        {"eq", "=="},      {"equalto", "=="}, {"==", "=="}, {"ne", "!="}, {"!=", "!="}, {"lt", "<"},
+        {"lessthan", "<"}, {"<", "<"},        {"le", "<="}, {"<=", "<="}, {"gt", ">"},  {"greaterthan", ">"},
+        {">", ">"},        {"ge", ">="},      {">=", ">="}, {"in", "in"}};
     const auto known = names.find(name);
     return known == names.end() ? nullptr : all.at(known->second);
 }

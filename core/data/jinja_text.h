@@ -11,12 +11,12 @@ namespace resect::jinja {
 
 std::int64_t countCodePoints(std::string_view text) noexcept;
 std::vector<std::string_view> codePoints(std::string_view text);
-std::string upperText(std::string_view text);       ///< with context and one-to-many mappings, as str.upper()
+std::string upperText(std::string_view text);  ///< with context and one-to-many mappings, as str.upper()
 std::string lowerText(std::string_view text);
 std::string capitalizeText(std::string_view text);  ///< first character upper, the rest lower
-std::string titleText(std::string_view text);       ///< Jinja's filter: words begin behind white space, "-", "(", "{", "[" and "<"
-std::string quotedText(std::string_view text);      ///< repr(): quotation marks and escapes
-std::string floatText(double value);                ///< repr() of a float
+std::string titleText(std::string_view text);   ///< Jinja's filter: words begin behind white space, "-", "(", "{", "[" and "<"
+std::string quotedText(std::string_view text);  ///< repr(): quotation marks and escapes
+std::string floatText(double value);            ///< repr() of a float
 
 enum class Ends { Both, Left, Right };
 /// Without `characters`, white space is stripped.

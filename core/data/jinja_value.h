@@ -62,8 +62,9 @@ struct Function {
 /// A value of the template language with Python's behaviour. Copies share what they hold; nothing but a Namespace ever changes.
 class Value {
 public:
-    using Data = std::variant<Undefined, None, bool, std::int64_t, double, std::shared_ptr<const std::string>, std::shared_ptr<const Sequence>,
-                              std::shared_ptr<const Mapping>, std::shared_ptr<Namespace>, std::shared_ptr<const Function>>;
+    using Data = std::variant<Undefined, None, bool, std::int64_t, double, std::shared_ptr<const std::string>,
+                              std::shared_ptr<const Sequence>, std::shared_ptr<const Mapping>, std::shared_ptr<Namespace>,
+                              std::shared_ptr<const Function>>;
     Value() : m_data(None{}) {}
     Value(Data data) : m_data(std::move(data)) {}
     Value(bool value) : m_data(value) {}

@@ -7,14 +7,15 @@
 namespace resect {
 namespace {
 
-constexpr std::int64_t kShown = 5;             // of each reason
-constexpr std::size_t kMaxReasons = 200;       // reasons may quote the row
+constexpr std::int64_t kShown = 5;        // of each reason
+constexpr std::size_t kMaxReasons = 200;  // reasons may quote the row
 const std::string kOtherReasons = "other reasons";
 
 }  // namespace
 
 void RowReport::taken(const std::string& format) {
-    const auto known = std::find_if(m_formats.begin(), m_formats.end(), [&](const FormatCount& count) { return count.format == format; });
+    const auto known =
+        std::find_if(m_formats.begin(), m_formats.end(), [&](const FormatCount& count) { return count.format == format; });
     if (known != m_formats.end())
         ++known->rows;
     else
@@ -34,7 +35,9 @@ std::vector<Problem> RowReport::problems(const std::string& file) const {
     std::vector<Problem> all = m_problems;
     for (const std::string& reason : m_reasonOrder) {
         const std::int64_t more = m_reasons.at(reason) - kShown;
-        if (more > 0) all.push_back({Severity::Warning, file, formatThousands(more) + (more == 1 ? " further row: " : " further rows: ") + reason, ""});
+        if (more > 0)
+            all.push_back({Severity::Warning, file,
+                           formatThousands(more) + (more == 1 ? " further row: " : " further rows: ") + reason, ""});
     }
     return all;
 }

@@ -27,7 +27,8 @@ std::int64_t countCharacters(std::string_view text) {
 
 ChoiceOption option(std::string context, std::string continuation, std::string text) {
     const std::int64_t space = continuation.starts_with(' ') ? 1 : 0;
-    const std::int64_t characters = countCharacters(continuation) - space, bytes = static_cast<std::int64_t>(continuation.size()) - space;
+    const std::int64_t characters = countCharacters(continuation) - space,
+                       bytes = static_cast<std::int64_t>(continuation.size()) - space;
     return {std::move(context), std::move(continuation), std::move(text), characters, bytes};
 }
 
@@ -74,9 +75,9 @@ ChoiceTask readChoices(const Json& row, QuestionForm form) {
     } else {
         const char* field = row.contains("question") ? "question" : row.contains("goal") ? "goal" : "context";
         const std::string text = textOf(row, field);
-        const std::string context = field == std::string_view("context")  ? text
-                                    : field == std::string_view("goal") ? asked(text, QuestionForm::Question)
-                                                                        : asked(text, form);
+        const std::string context = field == std::string_view("context") ? text
+                                    : field == std::string_view("goal")  ? asked(text, QuestionForm::Question)
+                                                                         : asked(text, form);
         for (const std::string& choice : choices) task.options.push_back(option(context, " " + choice, choice));
     }
     const auto answer = row.find("answer");
@@ -91,7 +92,8 @@ ChoiceTask readChoices(const Json& row, QuestionForm form) {
 ChoiceTask readYesNo(const Json& row) {
     std::string question = textOf(row, "question");
     if (!question.ends_with('?')) question += '?';
-    const std::string context = (row.contains("passage") ? textOf(row, "passage") + "\n" : "") + asked(question, QuestionForm::Question);
+    const std::string context =
+        (row.contains("passage") ? textOf(row, "passage") + "\n" : "") + asked(question, QuestionForm::Question);
     ChoiceTask task;
     task.options = {option(context, " no", "no"), option(context, " yes", "yes")};
     task.answer = row["answer"].get<bool>() ? 1 : 0;
@@ -176,7 +178,8 @@ bool isFull(const TaskFile& file, std::int64_t maxTasks) {
     return maxTasks > 0 && static_cast<std::int64_t>(file.choices.size() + file.exact.size()) >= maxTasks;
 }
 
-void readRows(const std::vector<std::string>& lines, const std::string& subject, QuestionForm form, std::int64_t maxTasks, TaskFile& file) {
+void readRows(const std::vector<std::string>& lines, const std::string& subject, QuestionForm form, std::int64_t maxTasks,
+              TaskFile& file) {
     for (std::size_t i = 0; i < lines.size() && !isFull(file, maxTasks); ++i) {
         if (lines[i].find_first_not_of(" \t") == std::string::npos) continue;
         const std::string where = "line " + std::to_string(i + 1);
@@ -193,13 +196,15 @@ void readRows(const std::vector<std::string>& lines, const std::string& subject,
 void readSixLines(const std::vector<std::string>& lines, const std::string& subject, std::int64_t maxTasks, TaskFile& file) {
     constexpr std::size_t kLines = 6;
     if (lines.size() % kLines != 0)
-        throw Error(ErrorCode::BadInput, subject, "expected six lines for each task, found " + std::to_string(lines.size()) + " lines");
+        throw Error(ErrorCode::BadInput, subject,
+                    "expected six lines for each task, found " + std::to_string(lines.size()) + " lines");
     for (std::size_t at = 0; at < lines.size() && !isFull(file, maxTasks); at += kLines) {
         ChoiceTask task;
         task.id = file.name + "-" + std::to_string(at / kLines);
         const std::string& index = lines[at + 1];
         if (index.size() != 1 || index[0] < '0' || index[0] > '3')
-            throw Error(ErrorCode::BadInput, subject + ": line " + std::to_string(at + 2), "expected the index of the right ending, 0 to 3, found '" + index + "'");
+            throw Error(ErrorCode::BadInput, subject + ": line " + std::to_string(at + 2),
+                        "expected the index of the right ending, 0 to 3, found '" + index + "'");
         task.answer = index[0] - '0';
         for (std::size_t i = 2; i < kLines; ++i) task.options.push_back(option(lines[at], " " + lines[at + i], lines[at + i]));
         file.choices.push_back(std::move(task));
@@ -236,7 +241,8 @@ void addShots(TaskFile& file, const TaskFile& source, int count, const std::stri
     for (const ExactTask& task : source.exact) shots.push_back({task.id, task.prompt + task.target});
     const bool same = &file == &source || file.name == source.name;
     if (shots.size() < static_cast<std::size_t>(count) + (same ? 1 : 0))
-        throw Error(ErrorCode::Usage, subject, "holds " + std::to_string(shots.size()) + " tasks, too few for " + std::to_string(count) + " examples");
+        throw Error(ErrorCode::Usage, subject,
+                    "holds " + std::to_string(shots.size()) + " tasks, too few for " + std::to_string(count) + " examples");
     const auto before = [&](const std::string& id) {
         std::string out;
         int taken = 0;
@@ -261,7 +267,8 @@ TaskFile loadTasks(const std::filesystem::path& path, const TaskOptions& options
     TaskFile file = readTaskFile(path, options.form, options.maxTasks);
     if (options.shots > 0) {
         const auto& from = options.shotsFile.empty() ? path : options.shotsFile;
-        const TaskFile source = readTaskFile(from, options.form == QuestionForm::Auto ? formFor(file.name) : options.form, options.shots + 1);
+        const TaskFile source =
+            readTaskFile(from, options.form == QuestionForm::Auto ? formFor(file.name) : options.form, options.shots + 1);
         addShots(file, source, options.shots, from.string());
     }
     file.fingerprint = fingerprintOf(file);

@@ -73,7 +73,8 @@ struct TaskOptions {
 ///  - `context`, `choices`, `answer`: the context + " <choice>" (HellaSwag)
 ///  - `sentence` with one "_", `choices`, `answer`: the choice in place of the blank ends the context, and the rest of the
 ///    sentence is scored (WinoGrande)
-///  - `question`, `answer` true or false, perhaps `passage`: "<passage>\nQuestion: <question>?\nAnswer:" + " no" or " yes" (BoolQ)
+///  - `question`, `answer` true or false, perhaps `passage`: "<passage>\nQuestion: <question>?\nAnswer:" + " no" or " yes"
+///  (BoolQ)
 ///  - `question`, `answer` with "#### <number>": "Question: <question>\nAnswer:", judged by its number (GSM8K)
 ///  - `prompt`, `answer` (a text): an exact-answer row
 ///

@@ -25,7 +25,8 @@ Json conversation(std::initializer_list<std::pair<const char*, const char*>> mes
     return Json{{"messages", list}};
 }
 
-const Json kTwoTurns = conversation({{"user", "Q1?"}, {"assistant", "Answer one."}, {"user", "Q2?"}, {"assistant", "Answer\n two"}});
+const Json kTwoTurns =
+    conversation({{"user", "Q1?"}, {"assistant", "Answer one."}, {"user", "Q2?"}, {"assistant", "Answer\n two"}});
 
 /// The texts whose tokens are to be predicted, in order.
 Texts answers(const Example& example, const Tokenizer& tokenizer) {
@@ -69,7 +70,9 @@ std::string reasonOf(const std::string& source, const Json& row) {
 }
 
 TEST(ChatAnswers, AreWhatGenerationBlocksWrite) {
-    EXPECT_THAT(answersOf("{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</s>{% endgeneration %}\n{% else %}{{ m.content }}{% endif %}{% endfor %}", kTwoTurns),
+    EXPECT_THAT(answersOf("{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content "
+                          "}}</s>{% endgeneration %}\n{% else %}{{ m.content }}{% endif %}{% endfor %}",
+                          kTwoTurns),
                 ElementsAre("Answer one.</s>", "Answer\n two</s>"));
 }
 
@@ -81,12 +84,16 @@ TEST(ChatAnswers, AreFoundWithoutGenerationBlocks) {
     EXPECT_THAT(answersOf(own("chatml"), kTwoTurns, tokens), ElementsAre("Answer one.<|im_end|>", "Answer\n two<|im_end|>"));
     EXPECT_THAT(answersOf(own("llama2"), kTwoTurns, tokens), ElementsAre(" Answer one. </s>", " Answer\n two </s>"));
     EXPECT_THAT(answersOf(own("mistral-v1"), kTwoTurns, tokens), ElementsAre("Answer one.</s>", "Answer\n two</s>"));
-    EXPECT_THAT(answersOf(model("Qwen-Qwen2.5-7B-Instruct.jinja"), kTwoTurns, tokens), ElementsAre("Answer one.<|im_end|>", "Answer\n two<|im_end|>"));
+    EXPECT_THAT(answersOf(model("Qwen-Qwen2.5-7B-Instruct.jinja"), kTwoTurns, tokens),
+                ElementsAre("Answer one.<|im_end|>", "Answer\n two<|im_end|>"));
     // Closes the whole conversation with EOS, which the last answer then learns.
-    EXPECT_THAT(answersOf(model("microsoft-Phi-3.5-mini-instruct.jinja"), kTwoTurns, {{"eos_token", "<|endoftext|>"}}), ElementsAre("Answer one.<|end|>", "Answer\n two<|end|>\n<|endoftext|>"));
+    EXPECT_THAT(answersOf(model("microsoft-Phi-3.5-mini-instruct.jinja"), kTwoTurns, {{"eos_token", "<|endoftext|>"}}),
+                ElementsAre("Answer one.<|end|>", "Answer\n two<|end|>\n<|endoftext|>"));
     // Its generation prompt holds a "<think>" that given answers do not begin with.
-    EXPECT_THAT(answersOf(model("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja"), kTwoTurns, tokens), ElementsAre("Answer one.<｜end▁of▁sentence｜>", "Answer\n two<｜end▁of▁sentence｜>"));
-    EXPECT_THAT(answersOf(model("mistralai-Mistral-Nemo-Instruct-2407.jinja"), kTwoTurns, tokens), ElementsAre("Answer one.</s>", "Answer\n two</s>"));
+    EXPECT_THAT(answersOf(model("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja"), kTwoTurns, tokens),
+                ElementsAre("Answer one.<｜end▁of▁sentence｜>", "Answer\n two<｜end▁of▁sentence｜>"));
+    EXPECT_THAT(answersOf(model("mistralai-Mistral-Nemo-Instruct-2407.jinja"), kTwoTurns, tokens),
+                ElementsAre("Answer one.</s>", "Answer\n two</s>"));
 }
 
 TEST(ChatAnswers, OfRealTokenizersSpellTheAssistantsTexts) {
@@ -105,18 +112,23 @@ TEST(ChatAnswers, OfRealTokenizersSpellTheAssistantsTexts) {
 
 TEST(ChatAnswers, ThatCannotBeToldApartAreRefusedWithTheReason) {
     // Earlier turns look different once later ones follow.
-    EXPECT_THAT(reasonOf("{% for m in messages %}{{ loop.revindex }}{{ m.role }}:{{ m.content }}\n{% endfor %}", kTwoTurns), HasSubstr("add {% generation %} to the template"));
-    EXPECT_THAT(reasonOf("{% for m in messages %}{{ m.content }}{% endfor %}", conversation({{"assistant", "a"}})), HasSubstr("begins with the assistant"));
-    EXPECT_THAT(reasonOf("{% if messages | length < 4 %}{{ raise_exception('too short') }}{% endif %}x", kTwoTurns), HasSubstr("up to message 1"));
+    EXPECT_THAT(reasonOf("{% for m in messages %}{{ loop.revindex }}{{ m.role }}:{{ m.content }}\n{% endfor %}", kTwoTurns),
+                HasSubstr("add {% generation %} to the template"));
+    EXPECT_THAT(reasonOf("{% for m in messages %}{{ m.content }}{% endfor %}", conversation({{"assistant", "a"}})),
+                HasSubstr("begins with the assistant"));
+    EXPECT_THAT(reasonOf("{% if messages | length < 4 %}{{ raise_exception('too short') }}{% endif %}x", kTwoTurns),
+                HasSubstr("up to message 1"));
     EXPECT_THAT(reasonOf("{{ raise_exception('never') }}", kTwoTurns), HasSubstr("line 1: never"));
-    EXPECT_THAT(reasonOf("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}", kTwoTurns), HasSubstr("writes no answer"));
+    EXPECT_THAT(reasonOf("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}", kTwoTurns),
+                HasSubstr("writes no answer"));
 }
 
 TEST(ChatRows, PassToolsAndOtherFieldsToTheTemplate) {
     Json row = conversation({{"user", "q"}, {"assistant", "a"}});
     row["tools"] = "[{\"name\": \"f\"}]";
     row["chat_template_kwargs"] = {{"style", "short"}};
-    const ChatTemplate chat("{{ tools[0].name }}{{ style }}{{ documents is none }}{% for m in messages %}<{{ m.content }}>{% endfor %}", "t");
+    const ChatTemplate chat(
+        "{{ tools[0].name }}{{ style }}{{ documents is none }}{% for m in messages %}<{{ m.content }}>{% endfor %}", "t");
     const Example example = readExample(row, &chat);
     std::string text;
     for (const TextPart& part : example.parts) text += part.text;
@@ -124,9 +136,15 @@ TEST(ChatRows, PassToolsAndOtherFieldsToTheTemplate) {
 }
 
 TEST(ChatRows, OfShareGptBecomeMessages) {
-    const Json row{{"conversations", {{{"from", "system"}, {"value", "s"}}, {{"from", "human"}, {"value", "q"}}, {{"from", "gpt"}, {"value", "a"}}, {{"role", "user"}, {"content", {{{"type", "text"}, {"text", "z"}}}}}}}};
+    const Json row{{"conversations",
+                    {{{"from", "system"}, {"value", "s"}},
+                     {{"from", "human"}, {"value", "q"}},
+                     {{"from", "gpt"}, {"value", "a"}},
+                     {{"role", "user"}, {"content", {{{"type", "text"}, {"text", "z"}}}}}}}};
     const Json messages = messagesOf(row);
-    EXPECT_EQ(messages.dump(), R"([{"role":"system","content":"s"},{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"user","content":"z"}])");
+    EXPECT_EQ(
+        messages.dump(),
+        R"([{"role":"system","content":"s"},{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"user","content":"z"}])");
     Json bad = row;
     bad["conversations"][1]["from"] = "alien";
     try {
@@ -140,7 +158,9 @@ TEST(ChatRows, OfShareGptBecomeMessages) {
 class ChatFile : public testing::Test {
 protected:
     ChatFile() {
-        writeFileAtomically(m_folder / "chat_template.jinja", "{{ bos_token }}{% for m in messages %}[{{ m.role[0] }}]{{ m.content }};{% endfor %}{% if add_generation_prompt %}[a]{% endif %}");
+        writeFileAtomically(m_folder / "chat_template.jinja",
+                            "{{ bos_token }}{% for m in messages %}[{{ m.role[0] }}]{{ m.content }};{% endfor %}{% if "
+                            "add_generation_prompt %}[a]{% endif %}");
         writeFileAtomically(m_folder / "tokenizer_config.json", R"({"bos_token": "<b>"})");
     }
     Dataset load(const std::string& lines, RowLayout layout, int length) {
@@ -155,7 +175,9 @@ protected:
     ByteTokenizer m_tokenizer;
 };
 
-std::string row(const std::string& question, const std::string& answer) { return conversation({{"user", question.c_str()}, {"assistant", answer.c_str()}}).dump() + "\n"; }
+std::string row(const std::string& question, const std::string& answer) {
+    return conversation({{"user", question.c_str()}, {"assistant", answer.c_str()}}).dump() + "\n";
+}
 
 TEST_F(ChatFile, UsesTheTemplateOfTheCheckpointAndSaysSo) {
     const Dataset data = load(row("q", "yes") + "{\"text\": \"plain\"}\n", RowLayout::Padded, 64);
@@ -166,7 +188,8 @@ TEST_F(ChatFile, UsesTheTemplateOfTheCheckpointAndSaysSo) {
         if (target != kIgnoredTarget) targets.push_back(target);
     EXPECT_EQ(m_tokenizer.decode(targets), "yes;");
     EXPECT_EQ(data.rows[1].ids.back(), ByteTokenizer::kEos);
-    EXPECT_THAT(data.description, HasSubstr("rows of messages: 1, texts: 1; messages by the chat template of chat_template.jinja"));
+    EXPECT_THAT(data.description,
+                HasSubstr("rows of messages: 1, texts: 1; messages by the chat template of chat_template.jinja"));
 }
 
 TEST_F(ChatFile, ABrokenTemplateIsAnErrorOfTheFileAndNotOfTheRow) {
@@ -182,7 +205,9 @@ TEST_F(ChatFile, ABrokenTemplateIsAnErrorOfTheFileAndNotOfTheRow) {
 
 TEST_F(ChatFile, PackingSplitsNoConversation) {
     std::string lines;
-    for (int i = 1; i < 30; ++i) lines += row(std::string(static_cast<std::size_t>(i * 5 % 17), 'q'), std::string(static_cast<std::size_t>(1 + i * 7 % 23), 'a'));
+    for (int i = 1; i < 30; ++i)
+        lines += row(std::string(static_cast<std::size_t>(i * 5 % 17), 'q'),
+                     std::string(static_cast<std::size_t>(1 + i * 7 % 23), 'a'));
     const Dataset separate = load(lines, RowLayout::Padded, 64), packed = load(lines, RowLayout::Packed, 64);
     ASSERT_LT(packed.rows.size(), separate.rows.size());
     std::size_t next = 0;
@@ -190,7 +215,10 @@ TEST_F(ChatFile, PackingSplitsNoConversation) {
         for (std::size_t from = 0; from < packedRow.ids.size();) {
             std::size_t to = from;
             while (to < packedRow.ids.size() && packedRow.documents[to] == packedRow.documents[from]) ++to;
-            const auto part = [&](const std::vector<std::int64_t>& values) { return std::vector<std::int64_t>(values.begin() + static_cast<std::ptrdiff_t>(from), values.begin() + static_cast<std::ptrdiff_t>(to)); };
+            const auto part = [&](const std::vector<std::int64_t>& values) {
+                return std::vector<std::int64_t>(values.begin() + static_cast<std::ptrdiff_t>(from),
+                                                 values.begin() + static_cast<std::ptrdiff_t>(to));
+            };
             ASSERT_LT(next, separate.rows.size());
             EXPECT_EQ(part(packedRow.ids), separate.rows[next].ids);
             EXPECT_EQ(part(packedRow.targets), separate.rows[next].targets);

@@ -18,7 +18,9 @@ using test::TempFolder;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-std::string render(const std::string& source, const Json& fields = Json::object()) { return ChatTemplate(source, "t").render(fields).text; }
+std::string render(const std::string& source, const Json& fields = Json::object()) {
+    return ChatTemplate(source, "t").render(fields).text;
+}
 
 Error errorOf(const std::string& source, const Json& fields = Json::object()) {
     try {
@@ -37,7 +39,8 @@ int runCases(const fs::path& folder) {
     int count = 0;
     for (const Json& one : file["cases"]) {
         const std::string name = one["template"];
-        const std::string source = name.starts_with("inline:") ? file["inline_templates"][name.substr(7)].get<std::string>() : readFile(folder / name);
+        const std::string source =
+            name.starts_with("inline:") ? file["inline_templates"][name.substr(7)].get<std::string>() : readFile(folder / name);
         const std::string where = name + ": " + one["case"].get<std::string>();
         if (one.contains("error")) {
             const std::string expected = one["error"].get<std::string>().substr(std::string("TemplateError: ").size());
@@ -123,8 +126,10 @@ TEST(JinjaExpressions, ConcatenationBindsTighterThanPlus) {
 }
 
 TEST(JinjaExpressions, SlicesAndItemsFollowPython) {
-    expectAll({{"{{ 'h\u00e9llo'[1] }}{{ 'h\u00e9llo'[-1] }}{{ 'h\u00e9llo'[1:3] }}{{ 'h\u00e9llo'[::-1] }}", "\u00e9o\u00e9loll\u00e9h"},
-               {"{{ [1,2,3,4][1:] }}{{ [1,2,3,4][:-1] }}{{ [1,2,3,4][::2] }}{{ [1,2,3,4][-1:0:-2] }}{{ [1][5:] }}", "[2, 3, 4][1, 2, 3][1, 3][4, 2][]"},
+    expectAll({{"{{ 'h\u00e9llo'[1] }}{{ 'h\u00e9llo'[-1] }}{{ 'h\u00e9llo'[1:3] }}{{ 'h\u00e9llo'[::-1] }}",
+                "\u00e9o\u00e9loll\u00e9h"},
+               {"{{ [1,2,3,4][1:] }}{{ [1,2,3,4][:-1] }}{{ [1,2,3,4][::2] }}{{ [1,2,3,4][-1:0:-2] }}{{ [1][5:] }}",
+                "[2, 3, 4][1, 2, 3][1, 3][4, 2][]"},
                {"{{ 'abc'[-10:2] }}{{ 'abc'[2:1] }}{{ 'abc'[10:] }}", "ab"},
                {"[{{ [1][3] }}][{{ {}.x }}][{{ {'a': 1}['a'] }}][{{ {'a': [5]}.a.0 }}]", "[][][1][5]"},
                {"{{ {'items': 3}['items'] }}{{ {'k': 3}.items() | list }}", "3[('k', 3)]"}});
@@ -132,13 +137,15 @@ TEST(JinjaExpressions, SlicesAndItemsFollowPython) {
 
 TEST(JinjaStatements, LoopsScopesAndNamespaces) {
     expectAll(
-        {{"{% for x in [1,2,3] %}{{ loop.index }}{{ loop.index0 }}{{ loop.revindex }}{{ loop.first }}{{ loop.last }}{{ loop.length }};{% endfor %}",
+        {{"{% for x in [1,2,3] %}{{ loop.index }}{{ loop.index0 }}{{ loop.revindex }}{{ loop.first }}{{ loop.last }}{{ "
+          "loop.length }};{% endfor %}",
           "103TrueFalse3;212FalseFalse3;321FalseTrue3;"},
          {"{% for x in [1,2,3] if x != 2 %}{{ x }}/{{ loop.length }} {% endfor %}", "1/2 3/2 "},
          {"{% for x in [] %}a{% else %}none{% endfor %}", "none"},
          {"{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}{{ v }}{% endfor %}", "a1b2"},
          {"{% for a, b in [[1, 2]] %}{{ a + b }}{% endfor %}", "3"},
-         {"{% for x in [1,2,3,4] %}{% if x == 2 %}{% continue %}{% elif x == 4 %}{% break %}{% endif %}{{ x }}{% endfor %}", "13"},
+         {"{% for x in [1,2,3,4] %}{% if x == 2 %}{% continue %}{% elif x == 4 %}{% break %}{% endif %}{{ x }}{% endfor %}",
+          "13"},
          {"{% set n = 0 %}{% for x in [1,2] %}{% set n = n + x %}{{ n }}{% endfor %}{{ n }}", "120"},
          {"{% set ns = namespace(n=0) %}{% for x in [1,2] %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n }}", "3"},
          {"{% if true %}{% set a = 5 %}{% endif %}{{ a }}", "5"},
@@ -146,7 +153,8 @@ TEST(JinjaStatements, LoopsScopesAndNamespaces) {
          {"{% set t %}x{{ 1 }}{% endset %}{{ t | length }}", "2"},
          {"{% set t | upper %}abc{% endset %}{{ t }}", "ABC"},
          {"{% filter upper %}abc{% endfilter %}", "ABC"},
-         {"{% for x in 'ab' %}{{ loop.previtem is defined }}{{ loop.nextitem }}{{ loop.cycle('p', 'q') }}{% endfor %}", "FalsebpTrueq"},
+         {"{% for x in 'ab' %}{{ loop.previtem is defined }}{{ loop.nextitem }}{{ loop.cycle('p', 'q') }}{% endfor %}",
+          "FalsebpTrueq"},
          {"{% for x in [1,1,2] %}{{ loop.changed(x) }}{% endfor %}", "TrueFalseTrue"},
          {"{% for x in [[1,2],[3]] %}{% for y in x %}{{ loop.depth }}{{ y }}{% endfor %}{% endfor %}", "111213"}});
 }
@@ -159,55 +167,78 @@ TEST(JinjaStatements, MacrosTakeDefaultsNamesAndCallers) {
 }
 
 TEST(JinjaLibrary, FiltersFollowJinja2) {
-    const Json fields{{"m", {{{"r", "u"}, {"n", 2}}, {{"r", "a"}, {"n", 1}}}}, {"d", {{"b", 1}, {"A", 2}}}, {"e", Json::object()}};
-    expectAll({{"{{ m | map(attribute='r') | join('|') }}", "u|a"},
-               {"{{ m | selectattr('r', 'equalto', 'u') | list | length }}{{ m | rejectattr('r', 'in', ['u']) | list }}", "1[{'r': 'a', 'n': 1}]"},
-               {"{{ m | sort(attribute='n') | map(attribute='n') | list }}{{ [3,1,2] | sort(reverse=true) }}", "[1, 2][3, 2, 1]"},
-               {"{{ ['b', 'A'] | sort }}{{ ['b', 'A'] | sort(case_sensitive=true) }}", "['A', 'b']['A', 'b']"},
-               {"{{ [1, 2, 3] | select('odd') | list }}{{ [1, 2, 3] | reject('odd') | list }}{{ [0, 1] | select | list }}", "[1, 3][2][1]"},
-               {"{{ ['a', 'b'] | map('upper') | list }}", "['A', 'B']"},
-               {"{{ missing | default('x') }}{{ '' | default('y') }}{{ '' | default('z', true) }}{{ none | d('q') }}", "xzNone"},
-               {"{{ [1,2] | first }}{{ [1,2] | last }}{{ 'abc' | first }}{{ [1,2] | sum }}{{ [1,3,2] | max }}{{ [1,3,2] | min }}", "12a331"},
-               {"{{ '  x ' | trim }}|{{ 'xxaxx' | trim('x') }}", "x|a"},
-               {"{{ 'hello wORLD' | title }} {{ 'hELLO' | capitalize }} {{ 'a' | upper }} {{ '\u00df' | upper }}", "Hello World Hello A SS"},
-               {"{{ 'aab' | replace('a', 'x') }}{{ 'aab' | replace('a', 'x', 1) }}", "xxbxab"},
-               {"{{ '42' | int + 1 }}{{ 'x' | int }}{{ 'x' | int(7) }}{{ 3.9 | int }}{{ '1.5' | float }}{{ 2.5 | round }}", "43073" "1.52.0"},
-               {"{{ d | dictsort }}{{ d | items | list }}{{ d | list }}{{ d | length }}", "[('A', 2), ('b', 1)][('b', 1), ('A', 2)]['b', 'A']2"},
-               {"{{ [1, 1, 2] | unique | list }}{{ [1, 2] | reverse | list }}{{ 'ab' | reverse }}", "[1, 2][2, 1]ba"},
-               {"{{ 'a\nb\n\nc' | indent }}|{{ 'a\nb' | indent(2, true) }}", "a\n    b\n\n    c|  a\n  b"},
-               {"{{ '<a>' | e }}{{ '<a>' | safe }}{{ 5 | string | length }}{{ 'a b' | wordcount }}", "&lt;a&gt;<a>12"}},
-              fields);
+    const Json fields{
+        {"m", {{{"r", "u"}, {"n", 2}}, {{"r", "a"}, {"n", 1}}}}, {"d", {{"b", 1}, {"A", 2}}}, {"e", Json::object()}};
+    expectAll(
+        {{"{{ m | map(attribute='r') | join('|') }}", "u|a"},
+         {"{{ m | selectattr('r', 'equalto', 'u') | list | length }}{{ m | rejectattr('r', 'in', ['u']) | list }}",
+          "1[{'r': 'a', 'n': 1}]"},
+         {"{{ m | sort(attribute='n') | map(attribute='n') | list }}{{ [3,1,2] | sort(reverse=true) }}", "[1, 2][3, 2, 1]"},
+         {"{{ ['b', 'A'] | sort }}{{ ['b', 'A'] | sort(case_sensitive=true) }}", "['A', 'b']['A', 'b']"},
+         {"{{ [1, 2, 3] | select('odd') | list }}{{ [1, 2, 3] | reject('odd') | list }}{{ [0, 1] | select | list }}",
+          "[1, 3][2][1]"},
+         {"{{ ['a', 'b'] | map('upper') | list }}", "['A', 'B']"},
+         {"{{ missing | default('x') }}{{ '' | default('y') }}{{ '' | default('z', true) }}{{ none | d('q') }}", "xzNone"},
+         {"{{ [1,2] | first }}{{ [1,2] | last }}{{ 'abc' | first }}{{ [1,2] | sum }}{{ [1,3,2] | max }}{{ [1,3,2] | min }}",
+          "12a331"},
+         {"{{ '  x ' | trim }}|{{ 'xxaxx' | trim('x') }}", "x|a"},
+         {"{{ 'hello wORLD' | title }} {{ 'hELLO' | capitalize }} {{ 'a' | upper }} {{ '\u00df' | upper }}",
+          "Hello World Hello A SS"},
+         {"{{ 'aab' | replace('a', 'x') }}{{ 'aab' | replace('a', 'x', 1) }}", "xxbxab"},
+         {"{{ '42' | int + 1 }}{{ 'x' | int }}{{ 'x' | int(7) }}{{ 3.9 | int }}{{ '1.5' | float }}{{ 2.5 | round }}", "43073"
+                                                                                                                      "1.52.0"},
+         {"{{ d | dictsort }}{{ d | items | list }}{{ d | list }}{{ d | length }}",
+          "[('A', 2), ('b', 1)][('b', 1), ('A', 2)]['b', 'A']2"},
+         {"{{ [1, 1, 2] | unique | list }}{{ [1, 2] | reverse | list }}{{ 'ab' | reverse }}", "[1, 2][2, 1]ba"},
+         {"{{ 'a\nb\n\nc' | indent }}|{{ 'a\nb' | indent(2, true) }}", "a\n    b\n\n    c|  a\n  b"},
+         {"{{ '<a>' | e }}{{ '<a>' | safe }}{{ 5 | string | length }}{{ 'a b' | wordcount }}", "&lt;a&gt;<a>12"}},
+        fields);
 }
 
 TEST(JinjaLibrary, JsonIsWrittenAsPythonDoes) {
-    const Json fields{{"v", {{"a", {1, 2.0, nullptr, true}}, {"b", "\u00e9\"\\\n\x01<"}, {"c", Json::object()}, {"d", Json::array()}}}};
-    expectAll({{"{{ v | tojson }}", "{\"a\": [1, 2.0, null, true], \"b\": \"\u00e9\\\"\\\\\\n\\u0001<\", \"c\": {}, \"d\": []}"},
-               {"{{ {'b': 1, 'a': [1, {}]} | tojson(indent=2) }}", "{\n  \"b\": 1,\n  \"a\": [\n    1,\n    {}\n  ]\n}"},
-               {"{{ {'b': 1, 'a': 2} | tojson(sort_keys=true, separators=(',', ':')) }}", "{\"a\":2,\"b\":1}"},
-               {"{{ '\u00e9\U0001F600' | tojson(ensure_ascii=true) }}", "\"\\u00e9\\ud83d\\ude00\""}},
-              fields);
+    const Json fields{
+        {"v", {{"a", {1, 2.0, nullptr, true}}, {"b", "\u00e9\"\\\n\x01<"}, {"c", Json::object()}, {"d", Json::array()}}}};
+    expectAll(
+        {{"{{ v | tojson }}", "{\"a\": [1, 2.0, null, true], \"b\": \"\u00e9\\\"\\\\\\n\\u0001<\", \"c\": {}, \"d\": []}"},
+         {"{{ {'b': 1, 'a': [1, {}]} | tojson(indent=2) }}", "{\n  \"b\": 1,\n  \"a\": [\n    1,\n    {}\n  ]\n}"},
+         {"{{ {'b': 1, 'a': 2} | tojson(sort_keys=true, separators=(',', ':')) }}", "{\"a\":2,\"b\":1}"},
+         {"{{ '\u00e9\U0001F600' | tojson(ensure_ascii=true) }}", "\"\\u00e9\\ud83d\\ude00\""}},
+        fields);
 }
 
 TEST(JinjaLibrary, TextMethodsFollowPython) {
-    expectAll({{"{{ ' a b  c '.split() }}{{ 'a,b,,c'.split(',') }}{{ 'a,b,c'.split(',', 1) }}{{ 'a,b,c'.rsplit(',', 1) }}",
-                "['a', 'b', 'c']['a', 'b', '', 'c']['a', 'b,c']['a,b', 'c']"},
-               {"{{ 'x</think>y'.split('</think>')[-1].lstrip('\\n') }}", "y"},
-               {"{{ 'abc'.startswith('ab') }}{{ 'abc'.endswith(('x', 'c')) }}{{ 'abc'.removeprefix('a') }}{{ 'abc'.removesuffix('x') }}", "TrueTruebcabc"},
-               {"{{ ' a '.strip() }}|{{ ' a '.rstrip() }}|{{ 'xxa'.lstrip('x') }}", "a| a|a"},
-               {"{{ 'a\nb\r\nc'.splitlines() }}{{ 'abab'.find('b') }}{{ 'abab'.rfind('b') }}{{ 'abab'.count('ab') }}{{ ','.join(['a', 'b']) }}", "['a', 'b', 'c']132a,b"},
-               {"{{ 'Ab'.upper() }}{{ 'Ab'.lower() }}{{ '12'.isdigit() }}{{ 'a1'.isalnum() }}{{ 'a1'.isalpha() }}{{ ' '.isspace() }}", "ABabTrueTrueFalseTrue"},
-               {"{{ {'a': 1}.get('a') }}{{ {'a': 1}.get('b') }}{{ {'a': 1}.get('b', 2) }}{{ {'a': 1}.keys() | list }}{{ {'a': 1}.values() | list }}", "1None2['a'][1]"},
-               {"{{ [1, 2, 1].count(1) }}{{ [1, 2].index(2) }}", "21"},
-               {"{{ range(3) | list }}{{ range(1, 7, 3) | list }}{{ range(2, 0, -1) | list }}{{ dict(a=1) }}", "[0, 1, 2][1, 4][2, 1]{'a': 1}"}});
+    expectAll(
+        {{"{{ ' a b  c '.split() }}{{ 'a,b,,c'.split(',') }}{{ 'a,b,c'.split(',', 1) }}{{ 'a,b,c'.rsplit(',', 1) }}",
+          "['a', 'b', 'c']['a', 'b', '', 'c']['a', 'b,c']['a,b', 'c']"},
+         {"{{ 'x</think>y'.split('</think>')[-1].lstrip('\\n') }}", "y"},
+         {"{{ 'abc'.startswith('ab') }}{{ 'abc'.endswith(('x', 'c')) }}{{ 'abc'.removeprefix('a') }}{{ 'abc'.removesuffix('x') "
+          "}}",
+          "TrueTruebcabc"},
+         {"{{ ' a '.strip() }}|{{ ' a '.rstrip() }}|{{ 'xxa'.lstrip('x') }}", "a| a|a"},
+         {"{{ 'a\nb\r\nc'.splitlines() }}{{ 'abab'.find('b') }}{{ 'abab'.rfind('b') }}{{ 'abab'.count('ab') }}{{ "
+          "','.join(['a', 'b']) }}",
+          "['a', 'b', 'c']132a,b"},
+         {"{{ 'Ab'.upper() }}{{ 'Ab'.lower() }}{{ '12'.isdigit() }}{{ 'a1'.isalnum() }}{{ 'a1'.isalpha() }}{{ ' '.isspace() }}",
+          "ABabTrueTrueFalseTrue"},
+         {"{{ {'a': 1}.get('a') }}{{ {'a': 1}.get('b') }}{{ {'a': 1}.get('b', 2) }}{{ {'a': 1}.keys() | list }}{{ {'a': "
+          "1}.values() | list }}",
+          "1None2['a'][1]"},
+         {"{{ [1, 2, 1].count(1) }}{{ [1, 2].index(2) }}", "21"},
+         {"{{ range(3) | list }}{{ range(1, 7, 3) | list }}{{ range(2, 0, -1) | list }}{{ dict(a=1) }}",
+          "[0, 1, 2][1, 4][2, 1]{'a': 1}"}});
 }
 
 TEST(JinjaLibrary, TestsKnowTheTypes) {
     const Json fields{{"s", "x"}, {"l", {1}}, {"d", {{"a", 1}}}, {"i", 1}, {"f", 1.5}, {"n", nullptr}, {"b", true}};
-    expectAll({{"{{ s is string }}{{ l is sequence }}{{ d is mapping }}{{ l is mapping }}{{ s is iterable }}{{ i is iterable }}", "TrueTrueTrueFalseTrueFalse"},
-               {"{{ i is number }}{{ i is integer }}{{ f is float }}{{ b is boolean }}{{ b is integer }}{{ n is none }}{{ n is defined }}{{ q is undefined }}",
-                "TrueTrueTrueTrueFalseTrueTrueTrue"},
-               {"{{ 2 is eq 2 }}{{ 2 is gt(1) }}{{ 1 is in [1] }}{{ s is sameas 'x' }}{{ range is callable }}", "TrueTrueTrueTrueTrue"}},
-              fields);
+    expectAll(
+        {{"{{ s is string }}{{ l is sequence }}{{ d is mapping }}{{ l is mapping }}{{ s is iterable }}{{ i is iterable }}",
+          "TrueTrueTrueFalseTrueFalse"},
+         {"{{ i is number }}{{ i is integer }}{{ f is float }}{{ b is boolean }}{{ b is integer }}{{ n is none }}{{ n is "
+          "defined }}{{ q is undefined }}",
+          "TrueTrueTrueTrueFalseTrueTrueTrue"},
+         {"{{ 2 is eq 2 }}{{ 2 is gt(1) }}{{ 1 is in [1] }}{{ s is sameas 'x' }}{{ range is callable }}",
+          "TrueTrueTrueTrueTrue"}},
+        fields);
 }
 
 TEST(JinjaTime, IsTheOneThatIsGiven) {
@@ -272,7 +303,8 @@ TEST(JinjaLimits, EndWhatWouldNotEnd) {
         "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
         "{% set ns = namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}",
         "{% set ns = namespace(x=1) %}{% for i in range(9999) %}{% set ns.x = [ns.x].copy %}{% endfor %}",
-        "{% set ns = namespace(x=1) %}{% for i in range(9999) %}{% for y in [ns.x, 1] %}{% set ns.x = loop %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x=1) %}{% for i in range(9999) %}{% for y in [ns.x, 1] %}{% set ns.x = loop %}{% endfor %}{% "
+        "endfor %}",
         "{{ 'x' * 999999999999 }}",
         "{{ [[1]] * 99999999 }}",
         "{{ ('a' * 1000000).replace('', 'b' * 1000) }}",
@@ -304,12 +336,63 @@ TEST(JinjaLimits, MutatedTemplatesNeverCrash) {
         const std::string name = one["template"];
         if (name == last) continue;
         last = name;
-        seeds.emplace_back(name.starts_with("inline:") ? file["inline_templates"][name.substr(7)].get<std::string>() : readFile(folder / name), one["context"]);
+        seeds.emplace_back(name.starts_with("inline:") ? file["inline_templates"][name.substr(7)].get<std::string>()
+                                                       : readFile(folder / name),
+                           one["context"]);
     }
-    static constexpr const char* kPieces[] = {"{{", "}}", "{%", "%}", "-", "(", ")", "[", "]", "{", "}", "'", "\"", "|", ".", ",", ":", "=", "~", "*", "**", "//", "%", " if ", " else ", " for x in messages ",
-                                              " in ", " not ", " is ", "loop", "namespace(", "range(9)", "{% endif %}", "{% endfor %}", "{% macro f(a) %}", "{% endmacro %}", "{% set ns.x = ", "messages",
-                                              "| tojson", "| list", "| join", "[::-1]", "[1:]", "\xff", "\xc3\xa9", "\n", "9999999999", "0", "{#", "#}", "{% raw %}", "{% generation %}"};
-    std::mt19937 random(7);
+    static constexpr const char* kPieces[] = {"{{",
+                                              "}}",
+                                              "{%",
+                                              "%}",
+                                              "-",
+                                              "(",
+                                              ")",
+                                              "[",
+                                              "]",
+                                              "{",
+                                              "}",
+                                              "'",
+                                              "\"",
+                                              "|",
+                                              ".",
+                                              ",",
+                                              ":",
+                                              "=",
+                                              "~",
+                                              "*",
+                                              "**",
+                                              "//",
+                                              "%",
+                                              " if ",
+                                              " else ",
+                                              " for x in messages ",
+                                              " in ",
+                                              " not ",
+                                              " is ",
+                                              "loop",
+                                              "namespace(",
+                                              "range(9)",
+                                              "{% endif %}",
+                                              "{% endfor %}",
+                                              "{% macro f(a) %}",
+                                              "{% endmacro %}",
+                                              "{% set ns.x = ",
+                                              "messages",
+                                              "| tojson",
+                                              "| list",
+                                              "| join",
+                                              "[::-1]",
+                                              "[1:]",
+                                              "\xff",
+                                              "\xc3\xa9",
+                                              "\n",
+                                              "9999999999",
+                                              "0",
+                                              "{#",
+                                              "#}",
+                                              "{% raw %}",
+                                              "{% generation %}"};
+    std::mt19937 random(static_cast<std::mt19937::result_type>(testing::UnitTest::GetInstance()->random_seed() + 7));
     const auto pick = [&](std::size_t count) { return static_cast<std::size_t>(random() % count); };
     int rendered = 0, refused = 0;
     for (int round = 0; round < 4000; ++round) {
@@ -318,10 +401,18 @@ TEST(JinjaLimits, MutatedTemplatesNeverCrash) {
         for (std::size_t edits = 1 + pick(4); edits > 0; --edits) {
             const std::size_t at = pick(source.size() + 1), length = std::min(pick(12), source.size() - at);
             switch (pick(4)) {
-            case 0: source.erase(at, length); break;
-            case 1: source.insert(at, kPieces[pick(std::size(kPieces))]); break;
-            case 2: source.replace(at, length, kPieces[pick(std::size(kPieces))]); break;
-            default: source.insert(pick(source.size() + 1), source.substr(at, length)); break;
+            case 0:
+                source.erase(at, length);
+                break;
+            case 1:
+                source.insert(at, kPieces[pick(std::size(kPieces))]);
+                break;
+            case 2:
+                source.replace(at, length, kPieces[pick(std::size(kPieces))]);
+                break;
+            default:
+                source.insert(pick(source.size() + 1), source.substr(at, length));
+                break;
             }
         }
         try {
@@ -353,7 +444,9 @@ protected:
 
 TEST_F(TemplateFolder, IsSearchedAsTransformersDoes) {
     EXPECT_EQ(rendered(), "(none)");
-    write("tokenizer_config.json", R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": null, "chat_template": "{{ bos_token }}config{{ eos_token }}{{ pad_token }}"})");
+    write(
+        "tokenizer_config.json",
+        R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": null, "chat_template": "{{ bos_token }}config{{ eos_token }}{{ pad_token }}"})");
     EXPECT_EQ(rendered(), "<s>config</s>");
     write("chat_template.json", R"({"chat_template": "json"})");
     EXPECT_EQ(rendered(), "json");
@@ -364,7 +457,9 @@ TEST_F(TemplateFolder, IsSearchedAsTransformersDoes) {
 }
 
 TEST_F(TemplateFolder, ChoosesAmongNamedTemplates) {
-    write("tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": "a{{ tools is none }}"}, {"name": "tool_use", "template": "b"}]})");
+    write(
+        "tokenizer_config.json",
+        R"({"chat_template": [{"name": "default", "template": "a{{ tools is none }}"}, {"name": "tool_use", "template": "b"}]})");
     EXPECT_EQ(rendered(), "aTrue");
     EXPECT_EQ(rendered("tool_use"), "b");
     try {
@@ -389,9 +484,14 @@ TEST_F(TemplateFolder, NamesFileFieldAndLineOfABrokenTemplate) {
 }
 
 TEST(GenerationBlocks, GiveTheirBytes) {
-    const ChatTemplate chat("{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}{{ m.content }}</s>{% endgeneration %}{% else %}{{ m.content }}{% endif %}\n{% endfor %}", "t");
+    const ChatTemplate chat("{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}{{ m.content "
+                            "}}</s>{% endgeneration %}{% else %}{{ m.content }}{% endif %}\n{% endfor %}",
+                            "t");
     EXPECT_TRUE(chat.marksGeneration());
-    const Json messages = Json::array({{{"role", "user"}, {"content", "\u00e9"}}, {{"role", "assistant"}, {"content", "Hi"}}, {{"role", "user"}, {"content", "x"}}, {{"role", "assistant"}, {"content", "Ho"}}});
+    const Json messages = Json::array({{{"role", "user"}, {"content", "\u00e9"}},
+                                       {{"role", "assistant"}, {"content", "Hi"}},
+                                       {{"role", "user"}, {"content", "x"}},
+                                       {{"role", "assistant"}, {"content", "Ho"}}});
     const RenderedChat out = chat.renderMessages(messages, false);
     std::vector<std::string> parts;
     for (const ByteRange& range : out.generated) parts.push_back(out.text.substr(range.begin, range.end - range.begin));

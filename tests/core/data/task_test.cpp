@@ -75,7 +75,8 @@ TEST(Tasks, AskAsEachTaskOfTheHarnessDoes) {
     EXPECT_EQ(context("openbookqa-test.jsonl"), "Why?");
     EXPECT_EQ(context("social-iqa-test.jsonl"), "Q: Why?\nA:");
     EXPECT_EQ(context("openbookqa-test.jsonl", QuestionForm::Question), "Question: Why?\nAnswer:");
-    EXPECT_EQ(load("{\"question\": \"is it\", \"passage\": \"It is.\", \"answer\": true}\n").choices[0].options[0].context, "It is.\nQuestion: is it?\nAnswer:");
+    EXPECT_EQ(load("{\"question\": \"is it\", \"passage\": \"It is.\", \"answer\": true}\n").choices[0].options[0].context,
+              "It is.\nQuestion: is it?\nAnswer:");
 }
 
 TEST(Tasks, ReadHellaSwagInSixLines) {
@@ -101,13 +102,16 @@ TEST(Tasks, ReadHellaSwagInSixLines) {
 
 TEST(Tasks, PutSolvedExamplesInFront) {
     test::TempFolder folder;
-    writeFileAtomically(folder / "a.jsonl", "{\"question\": \"p\", \"choices\": [\"x\", \"y\"], \"answer\": 1}\n{\"sentence\": \"Ann saw Bea so _ waved.\", \"choices\": [\"Ann\", \"Bea\"], \"answer\": 1}\n"
+    writeFileAtomically(folder / "a.jsonl", "{\"question\": \"p\", \"choices\": [\"x\", \"y\"], \"answer\": 1}\n{\"sentence\": "
+                                            "\"Ann saw Bea so _ waved.\", \"choices\": [\"Ann\", \"Bea\"], \"answer\": 1}\n"
                                             "{\"question\": \"n\", \"answer\": \"So 1+1=2.\\n#### 2\"}\n");
     TaskOptions options;
     options.shots = 2;
     const TaskFile file = loadTasks(folder / "a.jsonl", options);
-    EXPECT_EQ(file.choices[0].options[0].context, "Ann saw Bea so Bea waved.\n\nQuestion: n\nAnswer: So 1+1=2.\n#### 2\n\nQuestion: p\nAnswer:");
-    EXPECT_EQ(file.choices[1].options[0].context, "Question: p\nAnswer: y\n\nQuestion: n\nAnswer: So 1+1=2.\n#### 2\n\nAnn saw Bea so Ann");
+    EXPECT_EQ(file.choices[0].options[0].context,
+              "Ann saw Bea so Bea waved.\n\nQuestion: n\nAnswer: So 1+1=2.\n#### 2\n\nQuestion: p\nAnswer:");
+    EXPECT_EQ(file.choices[1].options[0].context,
+              "Question: p\nAnswer: y\n\nQuestion: n\nAnswer: So 1+1=2.\n#### 2\n\nAnn saw Bea so Ann");
     EXPECT_EQ(file.exact[0].prompt, "Question: p\nAnswer: y\n\nAnn saw Bea so Bea waved.\n\nQuestion: n\nAnswer:");
     EXPECT_NE(file.fingerprint, loadTasks(folder / "a.jsonl").fingerprint);
     options.shots = 3;
@@ -145,12 +149,14 @@ TEST(Gsm8kAnswers, OfTheWholeTestFileAreFound) {
     EXPECT_TRUE(file.problems.empty());
     EXPECT_EQ(file.exact[0].answer, "18");
     EXPECT_TRUE(file.exact[0].prompt.starts_with("Question: Janet"));
-    for (const ExactTask& task : file.exact) EXPECT_TRUE(isSameAnswer(extractedAnswer(task.target, Extraction::Flexible), task.answer)) << task.id;
+    for (const ExactTask& task : file.exact)
+        EXPECT_TRUE(isSameAnswer(extractedAnswer(task.target, Extraction::Flexible), task.answer)) << task.id;
 }
 
 TEST(RealTasks, InSixLinesAreThoseOfTheRows) {
     RESECT_NEED_SHARED_DATA("tasks/hellaswag-val-400.txt");
-    const TaskFile lines = loadTasks(sharedData("tasks/hellaswag-val-400.txt")), rows = loadTasks(sharedData("tasks/hellaswag-val-2000.jsonl"), 400);
+    const TaskFile lines = loadTasks(sharedData("tasks/hellaswag-val-400.txt")),
+                   rows = loadTasks(sharedData("tasks/hellaswag-val-2000.jsonl"), 400);
     ASSERT_EQ(lines.choices.size(), 400u);
     EXPECT_EQ(lines.fingerprint, rows.fingerprint);
 }
