@@ -38,7 +38,11 @@ Json perplexityOf(EvalOptions& options, OpenedCheckpoint& opened, const JobConte
     const double seconds = secondsSince(start);
     std::int64_t tokens = 0;
     for (std::int64_t row = 0; row < result.rowsDone; ++row) tokens += static_cast<std::int64_t>(data.rows[row].ids.size());
+    Json formats = Json::object();
+    for (const FormatCount& found : data.formats) formats[found.format] = found.rows;
     return {{"data", data.description},
+            {"rowsTaken", formats},
+            {"rowsRejected", data.rejectedRows},
             {"positions", options.secondHalf ? "second half" : "all"},
             {"perplexity", result.perplexity},
             {"perplexityLow", result.low},

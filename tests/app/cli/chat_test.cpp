@@ -95,6 +95,19 @@ TEST(GenerateCommand, PutsThePromptIntoTheChatTemplate) {
     EXPECT_EQ(runCli({"generate", folder.path().string(), "--system", "x", "--prompt", "x"}).exitCode, 2);
 }
 
+TEST(EvalCommand, PacksConversationsAndTellsWhatItTook) {
+    RESECT_NEED_SHARED_DATA("models/stories260K-hf/model.safetensors");
+    const TempFolder folder;
+    std::ofstream(folder / "rows.jsonl") << R"({"messages": [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": "Once upon a time."}]})" "\n" R"({"text": 5})" "\n" R"({"question": "Who?", "answer": "Lily."})" "\n";
+    const auto result = runCli({"eval", sharedData("models/stories260K-hf").string(), "--data", (folder / "rows.jsonl").string(), "--json"});
+    ASSERT_EQ(result.exitCode, 0) << result.err;
+    const Json json = parseJson(result.out, "stdout");
+    EXPECT_EQ(json["rowsTaken"], (Json{{"rows of messages", 1}, {"questions with answers", 1}}));
+    EXPECT_EQ(json["rowsRejected"], 1);
+    EXPECT_EQ(json["rowsTotal"], 1);  // both in one packed row
+    EXPECT_NE(json["data"].get<std::string>().find("no chat template"), std::string::npos);
+}
+
 TEST(EvalCommand, ResumesTasksAndCountsShots) {
     RESECT_NEED_SHARED_DATA("tasks/piqa-valid.jsonl");
     const TempFolder folder;
