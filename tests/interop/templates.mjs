@@ -7,7 +7,7 @@ const { Template } = await load('@huggingface/jinja');
 const work = join(options.install, 'templates');
 mkdirSync(work, { recursive: true });
 
-/** The shared cases hold all that the own ones hold, and more. */
+/** The shared cases have more templates. */
 const folder = existsSync(join(options.data, 'chat/chat_template_cases.json')) ? join(options.data, 'chat') : join(options.own, 'chat');
 const file = JSON.parse(readFileSync(join(folder, 'chat_template_cases.json'), 'utf8'));
 const sourceOf = name => (name.startsWith('inline:') ? file.inline_templates[name.slice(7)] : readFileSync(join(folder, name), 'utf8'));
