@@ -80,10 +80,15 @@ TEST(ChatAnswers, AreFoundWithoutGenerationBlocks) {
     const Json file = readJsonFile(ownData("chat") / "chat_template_cases.json");
     const Json tokens{{"bos_token", "<s>"}, {"eos_token", "</s>"}};
     const auto own = [&](const char* name) { return file["inline_templates"][name].get<std::string>(); };
-    const auto model = [&](const char* name) { return readFile(ownData("chat") / name); };
     EXPECT_THAT(answersOf(own("chatml"), kTwoTurns, tokens), ElementsAre("Answer one.<|im_end|>", "Answer\n two<|im_end|>"));
     EXPECT_THAT(answersOf(own("llama2"), kTwoTurns, tokens), ElementsAre(" Answer one. </s>", " Answer\n two </s>"));
     EXPECT_THAT(answersOf(own("mistral-v1"), kTwoTurns, tokens), ElementsAre("Answer one.</s>", "Answer\n two</s>"));
+}
+
+TEST(ChatAnswers, AreFoundInTheTemplatesOfModels) {
+    RESECT_NEED_SHARED_DATA("chat/chat_template_cases.json");
+    const Json tokens{{"bos_token", "<s>"}, {"eos_token", "</s>"}};
+    const auto model = [&](const char* name) { return readFile(sharedData("chat") / name); };
     EXPECT_THAT(answersOf(model("Qwen-Qwen2.5-7B-Instruct.jinja"), kTwoTurns, tokens),
                 ElementsAre("Answer one.<|im_end|>", "Answer\n two<|im_end|>"));
     // Closes the whole conversation with EOS, which the last answer then learns.
