@@ -40,7 +40,9 @@ TEST_P(EveryMixture, SharesAddUpToWhatEachTokenIsSentTo) {
         ASSERT_EQ(scores.load[b].size(), e);
         if (e == 0) continue;
         EXPECT_NEAR(std::accumulate(scores.load[b].begin(), scores.load[b].end(), 0.0), m_shape.numExpertsPerToken, 1e-12);
-        if (m_shape.normTopK) EXPECT_NEAR(std::accumulate(scores.gate[b].begin(), scores.gate[b].end(), 0.0), m_shape.routedScaling, 1e-9);
+        if (m_shape.normTopK) {
+            EXPECT_NEAR(std::accumulate(scores.gate[b].begin(), scores.gate[b].end(), 0.0), m_shape.routedScaling, 1e-9);
+        }
         for (std::size_t i = 0; i < e; ++i) {
             EXPECT_EQ(scores.coActivation[b][i * e + i], scores.load[b][i]);
             EXPECT_NEAR(scores.similarity[b][i * e + i], 1, 1e-12);
@@ -51,7 +53,9 @@ TEST_P(EveryMixture, SharesAddUpToWhatEachTokenIsSentTo) {
                 row += scores.coActivation[b][i * e + j];
             }
             EXPECT_NEAR(row, scores.load[b][i] * m_shape.numExpertsPerToken, 1e-12) << "each token that chose it chose k in all";
-            if (scores.load[b][i] > 0) EXPECT_NEAR(scores.gateChosen[b][i] * scores.load[b][i], scores.gate[b][i], 1e-12);
+            if (scores.load[b][i] > 0) {
+                EXPECT_NEAR(scores.gateChosen[b][i] * scores.load[b][i], scores.gate[b][i], 1e-12);
+            }
             EXPECT_EQ(scores.load[b][i] == 0, scores.saliency[b][i] == 0);
         }
     }
