@@ -22,6 +22,7 @@ void addImport(CLI::App& app);
 void addVerify(CLI::App& app);
 void addLogits(CLI::App& app);
 void addTokenize(CLI::App& app);
+void addChat(CLI::App& app);
 void addGenerate(CLI::App& app);
 void addDiff(CLI::App& app);
 void addDemoText(CLI::App& app);

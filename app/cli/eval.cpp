@@ -18,7 +18,9 @@ namespace {
 struct EvalOptions : Common {
     std::string checkpoint, task;
     protocol::DataMessage data;
+    std::string results, shotsFile, questionForm = "auto";
     std::int64_t maxTasks = 0;
+    int shots = 0;
     bool secondHalf = false, bos = false, stream = false;
 };
 
@@ -36,7 +38,11 @@ Json perplexityOf(EvalOptions& options, OpenedCheckpoint& opened, const JobConte
     const double seconds = secondsSince(start);
     std::int64_t tokens = 0;
     for (std::int64_t row = 0; row < result.rowsDone; ++row) tokens += static_cast<std::int64_t>(data.rows[row].ids.size());
+    Json formats = Json::object();
+    for (const FormatCount& found : data.formats) formats[found.format] = found.rows;
     return {{"data", data.description},
+            {"rowsTaken", formats},
+            {"rowsRejected", data.rejectedRows},
             {"positions", options.secondHalf ? "second half" : "all"},
             {"perplexity", result.perplexity},
             {"perplexityLow", result.low},
@@ -54,17 +60,37 @@ Json accuracyJson(const Accuracy& accuracy) {
     return {{"share", accuracy.share}, {"standardError", accuracy.error}, {"right", accuracy.right}, {"total", accuracy.total}};
 }
 
+TaskOptions taskOptions(const EvalOptions& options) {
+    TaskOptions wanted;
+    wanted.maxTasks = options.maxTasks;
+    wanted.shots = options.shots;
+    wanted.shotsFile = options.shotsFile;
+    if (options.questionForm == "question") wanted.form = QuestionForm::Question;
+    if (options.questionForm == "bare") wanted.form = QuestionForm::Bare;
+    if (options.questionForm == "qa") wanted.form = QuestionForm::QA;
+    return wanted;
+}
+
 Json tasksOf(EvalOptions& options, OpenedCheckpoint& opened, const JobContext& job) {
-    const TaskFile tasks = loadTasks(options.task, options.maxTasks);
+    const TaskFile tasks = loadTasks(options.task, taskOptions(options));
     const auto model = opened.model({options.device, options.dtype}, job);
+    TaskEvalOptions evaluation;
+    evaluation.start = options.bos ? ContextStart::Bos : ContextStart::Plain;
+    evaluation.results = options.results;
+    if (!options.results.empty())
+        evaluation.model = opened.checkpoint().fingerprint() + " " + dtypeName(opened.loadOptions({options.device, options.dtype}).dtype) + " on " + options.device;
     const auto start = std::chrono::steady_clock::now();
-    const TaskScores scores = evaluateTasks(*model, opened.tokenizer(), tasks, options.bos ? ContextStart::Bos : ContextStart::Plain, job);
-    Json json{{"task", tasks.name}, {"tasksDone", scores.tasksDone}, {"tasksTotal", scores.tasksTotal}, {"seconds", secondsSince(start)}, {"problems", describe(tasks.problems)}};
+    const TaskScores scores = evaluateTasks(*model, opened.tokenizer(), tasks, evaluation, job);
+    Json json{{"task", tasks.name}, {"tasksDone", scores.tasksDone}, {"tasksTotal", scores.tasksTotal}, {"tasksResumed", scores.tasksResumed}, {"shots", options.shots}, {"seconds", secondsSince(start)}, {"problems", describe(tasks.problems)}};
     if (scores.accuracy.total > 0) {
         json["accuracy"] = accuracyJson(scores.accuracy);
         json["accuracyNormalised"] = accuracyJson(scores.normalised);
+        json["accuracyByBytes"] = accuracyJson(scores.byBytes);
     }
-    if (scores.exact.total > 0) json["exactAnswers"] = accuracyJson(scores.exact);
+    if (scores.exact.total > 0) {
+        json["exactAnswers"] = accuracyJson(scores.exact);
+        json["exactFlexible"] = accuracyJson(scores.flexible);
+    }
     return json;
 }
 
@@ -83,10 +109,14 @@ void printText(const Json& json) {
                   << toText(json["standardError"].get<double>(), 3) << " nats over " << formatThousands(json["scored"].get<std::int64_t>()) << " positions\n";
         std::cout << formatCount(json["tokensPerSecond"].get<double>()) << " tokens/s\n";
     } else {
-        std::cout << json["task"].get<std::string>() << ": " << json["tasksDone"] << " of " << json["tasksTotal"] << " tasks\n";
+        std::cout << json["task"].get<std::string>() << ": " << json["tasksDone"] << " of " << json["tasksTotal"] << " tasks";
+        if (json["tasksResumed"] > 0) std::cout << ", " << json["tasksResumed"] << " of them by an earlier run";
+        std::cout << "\n";
         printAccuracy(json, "accuracy", "accuracy");
         printAccuracy(json, "accuracyNormalised", "length-normalised accuracy");
+        printAccuracy(json, "accuracyByBytes", "accuracy normalised by bytes");
         printAccuracy(json, "exactAnswers", "exact answers");
+        printAccuracy(json, "exactFlexible", "exact answers, flexible extraction");
     }
     printProblems(json["problems"].get<std::vector<protocol::ProblemMessage>>());
 }
@@ -116,19 +146,26 @@ void runEval(EvalOptions& options) {
 void addEval(CLI::App& app) {
     auto options = std::make_shared<EvalOptions>();
     options->data.maxRows = 0;
+    options->data.layout = "auto";
     CLI::App* command = app.add_subcommand("eval", "Perplexity on a text, or accuracy on a task file");
     command->add_option("CKPT", options->checkpoint, "Checkpoint, or a run folder (its best checkpoint)")->required();
     command->add_option("--data", options->data.file, "Text (.txt) or rows (.jsonl, .json)");
-    command->add_option("--task", options->task, "JSON lines of multiple-choice or exact-answer tasks");
+    command->add_option("--task", options->task, "JSON lines of multiple-choice or exact-answer tasks, or HellaSwag as six lines a task (.txt)");
     command->add_option("--row-length", options->data.rowLength, "Tokens per row")->capture_default_str()->check(CLI::PositiveNumber);
     command->add_option("--max-rows", options->data.maxRows, "Rows to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
-    command->add_option("--layout", options->data.layout, "chunks of running text, packed or padded examples")->check(CLI::IsMember({"chunks", "packed", "padded"}))->capture_default_str();
+    command->add_option("--layout", options->data.layout, "chunks of running text, packed or padded examples; auto: packed for rows with prompt and answer, else chunks")->check(CLI::IsMember({"auto", "chunks", "packed", "padded"}))->capture_default_str();
     command->add_option("--max-tasks", options->maxTasks, "Tasks to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
+    command->add_option("--shots", options->shots, "Tasks: solved examples in front of each")->capture_default_str()->check(CLI::NonNegativeNumber);
+    command->add_option("--shots-file", options->shotsFile, "Where they come from (default: the first others of the task file)");
+    command->add_option("--question-form", options->questionForm, "question: 'Question: ... Answer:', qa: 'Q: ... A:', bare; auto goes by the file's name")
+        ->check(CLI::IsMember({"auto", "question", "qa", "bare"}))->capture_default_str();
+    command->add_option("--results", options->results, "Append each task's result to this file (JSON lines); a second run goes on where it ends");
     command->add_flag("--second-half", options->secondHalf, "Score only the second half of each row, as llama-perplexity does");
     command->add_flag("--bos", options->bos, "Tasks: put BOS in front of the context");
     command->add_flag("--stream", options->stream, "Block by block from the files, for models larger than memory");
     addCommon(*command, *options, Shared::Compute);
-    command->footer("Examples:\n  resect-cli eval MODEL --data text.txt\n  resect-cli eval MODEL --task questions.jsonl --json");
+    command->footer("Examples:\n  resect-cli eval MODEL --data text.txt\n  resect-cli eval MODEL --task questions.jsonl --json\n"
+                    "  resect-cli eval MODEL --task gsm8k-test.jsonl --shots 5 --shots-file gsm8k-train.jsonl --results gsm8k.jsonl");
     command->callback([options] { runEval(*options); });
 }
 

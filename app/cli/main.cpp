@@ -32,7 +32,7 @@ void logToStderr() {
 
 /// False for commands that run no model and for help: they do without the restart, which would take half of their time.
 bool mayCompute(std::span<char*> arguments) {
-    constexpr std::array kLight = {"inspect", "methods", "plan", "verdict", "status", "stop", "tokenize", "diff", "import", "demo-text", "--version"};
+    constexpr std::array kLight = {"inspect", "methods", "plan", "verdict", "status", "stop", "tokenize", "chat", "diff", "import", "demo-text", "--version"};
     const auto isOneOf = [](std::string_view word, const auto& list) { return std::ranges::find(list, word) != std::end(list); };
     if (arguments.size() < 2 || isOneOf(arguments[1], kLight)) return false;
     return std::ranges::none_of(arguments, [&](std::string_view word) { return isOneOf(word, std::array{std::string_view("--help"), std::string_view("-h")}); });
@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
                "Exit codes: 0 done, 2 usage, 3 bad input, 4 memory or disk, 5 stopped and kept, 1 our own fault.");
     using namespace resect::cli;
     for (const auto add : {addInspect, addMethods, addMeasure, addPlan, addVerdict, addPreview, addRecover, addRunCommands, addEval, addExport, addImport, addVerify, addDiff,
-                           addLogits, addTokenize, addGenerate, addDemoText, addServe})
+                           addLogits, addTokenize, addChat, addGenerate, addDemoText, addServe})
         add(app);
     try {
         app.parse(argc, argv);

@@ -78,7 +78,7 @@ void addData(CLI::App& command, protocol::DataMessage& data) {
     command.add_option("--data", data.file, "Text (.txt) or rows (.jsonl, .json)")->required();
     command.add_option("--row-length", data.rowLength, "Tokens per row")->capture_default_str()->check(CLI::PositiveNumber);
     command.add_option("--max-rows", data.maxRows, "Rows to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
-    command.add_option("--layout", data.layout, "chunks of running text, packed or padded examples")->check(CLI::IsMember({"chunks", "packed", "padded"}))->capture_default_str();
+    command.add_option("--layout", data.layout, "chunks of running text, packed or padded examples; auto: packed for rows with prompt and answer, else chunks")->check(CLI::IsMember({"auto", "chunks", "packed", "padded"}))->capture_default_str();
 }
 
 void addMeasure(CLI::App& app) {

@@ -9,35 +9,49 @@ namespace resect {
 
 namespace {
 
-bool isExpertRole(TensorRole role) {
-    return role == TensorRole::ExpertGateWeight || role == TensorRole::ExpertUpWeight || role == TensorRole::ExpertDownWeight;
+/// How many units of a kind lie along an axis of this block's tensors.
+std::int64_t unitCount(const BlockShape& block, ComponentKind kind) {
+    switch (kind) {
+    case ComponentKind::Head: return block.numHeads;
+    case ComponentKind::KvGroup: return block.numKvHeads;
+    case ComponentKind::Channel: return block.ffnSize;
+    default: return block.numExperts;
+    }
 }
 
-bool isBias(TensorRole role) {
-    return role == TensorRole::QueryBias || role == TensorRole::KeyBias || role == TensorRole::ValueBias || role == TensorRole::GateBias ||
-           role == TensorRole::UpBias;
-}
-
-/// Does the shape have tensors of this role in an FFN or attention layer?
-bool present(const ModelShape& shape, const BlockShape& block, TensorRole role) {
-    if (isExpertRole(role) || role == TensorRole::RouterWeight) return block.numExperts > 0;
-    if (role == TensorRole::GateWeight || role == TensorRole::UpWeight || role == TensorRole::DownWeight) return block.numExperts == 0;
-    if (!isBias(role)) return true;
-    if (role == TensorRole::GateBias || role == TensorRole::UpBias) return shape.mlpBias && block.numExperts == 0;
-    return shape.qkvBias;
+std::vector<TensorSlice> slicesOfUnit(const Family& family, const std::vector<TensorRole>& roles, const BlockShape& block, const ComponentId& id) {
+    const std::int64_t index = id.kind == ComponentKind::Expert ? id.expert : id.index;
+    std::vector<TensorSlice> slices;
+    for (const TensorRole role : roles) {
+        const AxisUnits units = unitsAlong(family, role);
+        std::vector<IndexRange> ranges;
+        std::int64_t at = 0;
+        for (const ComponentKind kind : units.segments) {
+            const std::int64_t places = kind == ComponentKind::Head || kind == ComponentKind::KvGroup ? block.headDim : 1;
+            if (kind == id.kind) ranges.push_back({at + index * places, at + (index + 1) * places});
+            at += unitCount(block, kind) * places;
+        }
+        if (!ranges.empty()) slices.push_back({tensorName(family, role, id.block, isExpertRole(role) ? id.expert : -1), units.axis, std::move(ranges)});
+    }
+    return slices;
 }
 
 class Builder {
 public:
     Builder(const ModelShape& shape, const std::map<std::string, ExpectedTensor>& expected, const Checkpoint& checkpoint)
-        : m_shape(shape), m_family(*findFamily(shape.modelType)), m_expected(expected), m_checkpoint(checkpoint) {}
+        : m_shape(shape), m_family(familyOf(shape)), m_expected(expected), m_checkpoint(checkpoint) {}
 
     Component run() {
         Component root = make(ComponentKind::Model, -1, -1, -1, std::string(m_family.title));
-        root.children.push_back(leaf(ComponentKind::Embedding, m_shape.tiedEmbeddings ? "Embedding and output head (tied)" : "Embedding", TensorRole::TokenEmbedding));
+        Component embedding = make(ComponentKind::Embedding, -1, -1, -1, m_shape.image ? "Patch embedding" : m_shape.tiedEmbeddings ? "Embedding and output head (tied)" : "Embedding");
+        Component norm = make(ComponentKind::FinalNorm, -1, -1, -1, "Final norm");
+        Component head = make(ComponentKind::LmHead, -1, -1, -1, m_shape.image ? "Classifier" : "Output head");
+        for (const auto& [name, tensor] : m_expected)
+            if (tensor.block < 0) own(isEmbeddingRole(tensor.role) ? embedding : isNormRole(tensor.role) ? norm : head, tensor.role);
+        root.children.push_back(std::move(embedding));
         for (int i = 0; i < m_shape.numBlocks(); ++i) root.children.push_back(block(i));
-        root.children.push_back(leaf(ComponentKind::FinalNorm, "Final norm", TensorRole::FinalNorm));
-        if (!m_shape.tiedEmbeddings) root.children.push_back(leaf(ComponentKind::LmHead, "Output head", TensorRole::LmHead));
+        root.children.push_back(std::move(norm));
+        if (!head.slices.empty()) root.children.push_back(std::move(head));
         addUp(root);
         return root;
     }
@@ -52,30 +66,26 @@ private:
     void own(Component& component, TensorRole role, int expert = -1) const {
         component.slices.push_back({tensorName(m_family, role, component.id.block, expert), -1, {}});
     }
-    Component leaf(ComponentKind kind, std::string title, TensorRole role) const {
-        Component component = make(kind, -1, -1, -1, std::move(title));
-        own(component, role);
-        return component;
-    }
     Component unit(ComponentKind kind, int block, int index, std::string title) const {
         Component component = make(kind, block, -1, index, std::move(title));
-        component.slices = unitSlices(m_shape, component.id);
+        component.slices = slicesOfUnit(m_family, m_roles, m_shape.blocks[static_cast<std::size_t>(block)], component.id);
         return component;
     }
 
-    Component block(int b) const {
+    Component block(int b) {
         const BlockShape& shape = m_shape.blocks[static_cast<std::size_t>(b)];
+        m_roles = rolesOf(m_shape, b);
         Component block = make(ComponentKind::Block, b, -1, -1, "Block " + std::to_string(b));
         if (shape.hasAttention) block.children.push_back(attention(b, shape));
         if (shape.hasFfn) block.children.push_back(ffn(b, shape));
         return block;
     }
 
+    /// What of an attention layer no head or kv group owns: norms, the output bias.
     Component attention(int b, const BlockShape& shape) const {
         Component layer = make(ComponentKind::AttentionLayer, b, -1, -1, "Attention");
-        own(layer, TensorRole::AttentionNorm);
-        if (m_shape.outputBias) own(layer, TensorRole::OutputBias);
-        if (m_shape.qkNorm) own(layer, TensorRole::QueryNorm), own(layer, TensorRole::KeyNorm);
+        for (const TensorRole role : m_roles)
+            if (isAttentionRole(role) && unitsAlong(m_family, role).axis < 0) own(layer, role);
         int head = 0;
         for (int g = 0; g < shape.numKvHeads; ++g) {
             Component group = unit(ComponentKind::KvGroup, b, g, "KV group " + std::to_string(g));
@@ -88,19 +98,22 @@ private:
 
     Component ffn(int b, const BlockShape& shape) const {
         Component layer = make(ComponentKind::FfnLayer, b, -1, -1, shape.numExperts > 0 ? "MoE" : "MLP");
-        own(layer, TensorRole::FfnNorm);
-        if (shape.numExperts == 0) {
-            for (const TensorRole role : {TensorRole::GateWeight, TensorRole::UpWeight, TensorRole::DownWeight}) own(layer, role);
-            if (m_shape.mlpBias)
-                for (const TensorRole role : {TensorRole::GateBias, TensorRole::UpBias, TensorRole::DownBias}) own(layer, role);
-            return layer;
-        }
         Component router = make(ComponentKind::Router, b, -1, -1, "Router");
-        own(router, TensorRole::RouterWeight);
+        Component shared = make(ComponentKind::SharedExpert, b, -1, -1, "Shared expert");
+        std::vector<TensorRole> expertRoles;
+        for (const TensorRole role : m_roles) {
+            if (isAttentionRole(role)) continue;
+            if (isExpertRole(role)) expertRoles.push_back(role);
+            else if (role == TensorRole::RouterWeight || role == TensorRole::RouterCorrection) own(router, role);
+            else if (role >= TensorRole::SharedGateWeight) own(shared, role);
+            else own(layer, role);
+        }
+        if (shape.numExperts == 0) return layer;
         layer.children.push_back(std::move(router));
+        if (shape.sharedFfnSize > 0) layer.children.push_back(std::move(shared));
         for (int e = 0; e < shape.numExperts; ++e) {
             Component expert = make(ComponentKind::Expert, b, e, -1, "Expert " + std::to_string(e));
-            for (const TensorRole role : {TensorRole::ExpertGateWeight, TensorRole::ExpertUpWeight, TensorRole::ExpertDownWeight}) own(expert, role, e);
+            for (const TensorRole role : expertRoles) own(expert, role, e);
             layer.children.push_back(std::move(expert));
         }
         return layer;
@@ -133,6 +146,7 @@ private:
     const Family& m_family;
     const std::map<std::string, ExpectedTensor>& m_expected;
     const Checkpoint& m_checkpoint;
+    std::vector<TensorRole> m_roles;  ///< of the block in hand
 };
 
 /// The first part of a dotted name that is a number.
@@ -150,18 +164,7 @@ std::optional<int> blockNumber(std::string_view name) {
 }  // namespace
 
 std::vector<TensorSlice> unitSlices(const ModelShape& shape, const ComponentId& id) {
-    const BlockShape& block = shape.blocks[static_cast<std::size_t>(id.block)];
-    const Family& family = *findFamily(shape.modelType);
-    const bool heads = id.kind == ComponentKind::Head || id.kind == ComponentKind::KvGroup;
-    const std::int64_t rows = heads ? block.headDim : 1;
-    const std::int64_t index = id.kind == ComponentKind::Expert ? id.expert : id.index;
-    std::vector<TensorSlice> slices;
-    for (const Coupling& coupling : couplings(id.kind)) {
-        if (!present(shape, block, coupling.role)) continue;
-        const int expert = isExpertRole(coupling.role) ? id.expert : -1;
-        slices.push_back({tensorName(family, coupling.role, id.block, expert), coupling.axis, {{index * rows, (index + 1) * rows}}});
-    }
-    return slices;
+    return slicesOfUnit(familyOf(shape), rolesOf(shape, id.block), shape.blocks[static_cast<std::size_t>(id.block)], id);
 }
 
 Component componentTree(const ModelShape& shape, const std::map<std::string, ExpectedTensor>& expected, const Checkpoint& checkpoint) {

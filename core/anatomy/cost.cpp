@@ -1,5 +1,7 @@
 #include "core/anatomy/cost.h"
 
+#include "core/anatomy/family.h"
+
 #include <algorithm>
 
 namespace resect {
@@ -17,34 +19,17 @@ struct Count {
     }
 };
 
-Count attentionCount(const ModelShape& shape, const BlockShape& block) {
-    if (!block.hasAttention) return {};
-    const std::int64_t d = shape.hiddenSize, q = std::int64_t{block.numHeads} * block.headDim, kv = std::int64_t{block.numKvHeads} * block.headDim;
+/// From the tensors that the block is made of, so that only the tables of the family decide.
+Count blockCount(const ModelShape& shape, int b) {
+    const BlockShape& block = shape.blocks[static_cast<std::size_t>(b)];
     Count count;
-    count.matrix = 2 * d * q + 2 * d * kv;
-    count.all = count.matrix + d;
-    if (shape.qkvBias) count.all += q + 2 * kv;
-    if (shape.outputBias) count.all += d;
-    if (shape.qkNorm) count.all += 2 * std::int64_t{block.headDim};
-    count.active = count.all;
-    return count;
-}
-
-Count ffnCount(const ModelShape& shape, const BlockShape& block) {
-    if (!block.hasFfn) return {};
-    const std::int64_t d = shape.hiddenSize, f = block.ffnSize, expert = 3 * d * f;
-    Count count;
-    if (block.numExperts > 0) {
-        const std::int64_t chosen = std::min(shape.numExpertsPerToken, block.numExperts);
-        const std::int64_t shared = 3 * d * std::int64_t{block.sharedFfnSize}, router = d * std::int64_t{block.numExperts};
-        count.matrix = chosen * expert + shared + router;
-        count.all = block.numExperts * expert + shared + router + d;
-        count.active = count.matrix + d;
-        return count;
+    for (const ExpectedTensor& tensor : blockTensors(shape, b)) {
+        std::int64_t elements = 1;
+        for (const std::int64_t length : tensor.shape) elements *= length;
+        const bool expert = isExpertRole(tensor.role), matrix = !isNormRole(tensor.role) && !isBiasRole(tensor.role);
+        const std::int64_t stored = expert ? block.numExperts : 1, used = expert ? std::min(shape.numExpertsPerToken, block.numExperts) : 1;
+        count += {stored * elements, used * elements, matrix ? used * elements : 0};
     }
-    count.matrix = expert;
-    count.all = expert + d + (shape.mlpBias ? 2 * f + d : 0);
-    count.active = count.all;
     return count;
 }
 
@@ -64,20 +49,24 @@ double seenByAll(const BlockShape& block, std::int64_t context) {
 
 Cost costOf(const ModelShape& shape, std::int64_t context) {
     context = std::max<std::int64_t>(context, 1);
-    const std::int64_t embedding = shape.vocabSize * shape.hiddenSize;
-    Count total{embedding + shape.hiddenSize, embedding + shape.hiddenSize, 0};
-    if (!shape.tiedEmbeddings) {
-        total.all += embedding;
-        total.active += embedding;
+    const bool picture = shape.image.has_value();
+    if (picture) context = shape.image->tokens();
+    const std::int64_t embedding = shape.vocabSize * shape.hiddenSize;  // of an image family the classifier
+    std::int64_t outer = 0;
+    for (const ExpectedTensor& tensor : outerTensors(shape)) {
+        std::int64_t elements = 1;
+        for (const std::int64_t length : tensor.shape) elements *= length;
+        outer += elements;
     }
+    Count total{outer, outer, 0};
     Cost cost;
     double decodeScores = 0, prefillScores = 0;
-    for (const BlockShape& block : shape.blocks) {
-        total += attentionCount(shape, block);
-        total += ffnCount(shape, block);
-        if (block.hasAttention) cost.kvElementsPerToken += 2 * std::int64_t{block.numKvHeads} * block.headDim;
+    for (int b = 0; b < shape.numBlocks(); ++b) {
+        const BlockShape& block = shape.blocks[static_cast<std::size_t>(b)];
+        total += blockCount(shape, b);
+        if (block.hasAttention && !picture) cost.kvElementsPerToken += 2 * std::int64_t{block.numKvHeads} * block.headDim;
         decodeScores += scoreFlops(block, seenByOne(block, context));
-        prefillScores += scoreFlops(block, seenByAll(block, context));
+        prefillScores += scoreFlops(block, picture ? double(context) * double(context) : seenByAll(block, context));
     }
     const double head = 2.0 * static_cast<double>(embedding), blocks = 2.0 * static_cast<double>(total.matrix);
     cost.parameters = total.all;
@@ -90,7 +79,7 @@ Cost costOf(const ModelShape& shape, std::int64_t context) {
 
 std::vector<std::int64_t> blockParameters(const ModelShape& shape) {
     std::vector<std::int64_t> counts;
-    for (const BlockShape& block : shape.blocks) counts.push_back(attentionCount(shape, block).all + ffnCount(shape, block).all);
+    for (int b = 0; b < shape.numBlocks(); ++b) counts.push_back(blockCount(shape, b).all);
     return counts;
 }
 

@@ -17,7 +17,8 @@ struct Cost {
     double decodeFlops = 0;              ///< one token with `context` - 1 cached, so that it attends to `context` positions
 };
 
-/// `context` tokens, >= 1. A sliding window bounds the scores.
+/// `context` tokens, >= 1. A sliding window bounds the scores. Of an image family the tokens of one picture count instead: prefill is one
+/// picture without its patch projection, and nothing is cached.
 Cost costOf(const ModelShape& shape, std::int64_t context);
 /// Of each block; embedding, final norm and head are not in it.
 std::vector<std::int64_t> blockParameters(const ModelShape& shape);

@@ -14,13 +14,18 @@ namespace {
 constexpr std::size_t kListed = 100;                 // problems of one kind that are listed one by one
 constexpr std::uint64_t kTiedSampleBytes = 16 << 20;
 
-/// Rotary frequencies that old checkpoints store; they follow from config.json.
-bool isTolerated(std::string_view name) { return name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_emb.cos_cached") || name.ends_with("rotary_emb.sin_cached"); }
+/// Tables that old checkpoints store and that follow from config.json: rotary frequencies, GPT-2's causal masks, position numbers. A mask token
+/// is used in pre-training only.
+bool isTable(const TensorInfo& tensor) {
+    const std::string_view name = tensor.name;
+    return name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_emb.cos_cached") || name.ends_with("rotary_emb.sin_cached") ||
+           name.ends_with(".attn.masked_bias") || name.ends_with(".position_ids") || name.ends_with("embeddings.mask_token") || (name.ends_with(".attn.bias") && tensor.shape.size() == 4);
+}
 
 class Comparison {
 public:
     Comparison(const Checkpoint& checkpoint, const ModelShape& shape, const std::map<std::string, ExpectedTensor>& expected)
-        : m_checkpoint(checkpoint), m_shape(shape), m_family(*findFamily(shape.modelType)), m_expected(expected) {}
+        : m_checkpoint(checkpoint), m_shape(shape), m_family(familyOf(shape)), m_expected(expected) {}
 
     std::vector<Problem> run() {
         for (const auto& [name, tensor] : m_expected) {
@@ -35,8 +40,8 @@ public:
         summarise(m_missing, "tensors that config.json calls for are missing");
         summarise(m_misshapen, "tensors do not have the shape that config.json gives them");
         summarise(m_unexpected, "tensors are there that config.json does not call for");
-        if (m_rotaryBuffers > 0)
-            m_problems.push_back({Severity::Note, "rotary_emb.inv_freq", toText(m_rotaryBuffers) + " stored rotary tables are ignored: they follow from config.json", ""});
+        if (m_tables > 0)
+            m_problems.push_back({Severity::Note, m_table, toText(m_tables) + " stored rotary or mask tables are ignored: they follow from config.json", ""});
         return std::move(m_problems);
     }
 
@@ -56,8 +61,9 @@ private:
     }
 
     void unexpected(const TensorInfo& tensor) {
-        if (isTolerated(tensor.name)) {
-            ++m_rotaryBuffers;
+        if (isTable(tensor)) {
+            m_table = tensor.name;
+            ++m_tables;
         } else if (m_shape.tiedEmbeddings && tensor.name == tensorName(m_family, TensorRole::LmHead)) {
             tiedHead(tensor);
         } else {
@@ -102,7 +108,8 @@ private:
     const Family& m_family;
     const std::map<std::string, ExpectedTensor>& m_expected;
     std::vector<Problem> m_problems, m_missing, m_misshapen, m_unexpected;
-    int m_rotaryBuffers = 0;
+    int m_tables = 0;
+    std::string m_table;  // one of them
 };
 
 /// Non-finite elements of a run of bytes.

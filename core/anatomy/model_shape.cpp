@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 namespace resect {
 
@@ -70,13 +71,7 @@ private:
             bad(m_subject, "model_type", "says that resect.json describes the blocks, but there is no such file beside it");
         }
         m_shape.modelType = m_resect.is_null() ? own : stringField(m_resect, "model_type", m_resectSubject);
-        const Family* family = findFamily(m_shape.modelType);
-        if (!family) {
-            std::string known;
-            for (const Family& row : families()) known += (known.empty() ? "" : ", ") + std::string(row.modelType);
-            throw Error(ErrorCode::Unsupported, m_subject + ": model_type", "\"" + m_shape.modelType + "\" is not among the families that can be cut: " + known);
-        }
-        m_family = family;
+        m_family = &familyOf(m_shape);
         if (m_config.contains("quantization_config") && !m_config.at("quantization_config").is_null())
             throw Error(ErrorCode::Unsupported, m_subject + ": quantization_config", "the weights are quantised; open the original checkpoint instead");
         const Json& source = m_resect.is_null() ? m_config : m_resect;
@@ -84,21 +79,88 @@ private:
         if (architectures != source.end() && architectures->is_array() && !architectures->empty() && architectures->front().is_string())
             m_shape.architecture = architectures->front().get<std::string>();
         else
-            m_shape.architecture = family->architecture;
+            m_shape.architecture = m_family->architecture;
     }
 
     void readSizes() {
-        m_shape.vocabSize = size("vocab_size");
-        m_shape.hiddenSize = size("hidden_size");
-        m_shape.maxPositions = size("max_position_embeddings", 2048);
-        m_shape.normEps = positive(m_config, "rms_norm_eps", m_subject, m_family->defaultNormEps);
-        m_shape.activation = stringField(m_config, "hidden_act", m_subject, "silu");
-        m_shape.tiedEmbeddings = boolField(m_config, "tie_word_embeddings", m_subject, false);
-        m_shape.qkvBias = flag(m_family->qkvBias, "attention_bias");
+        const ConfigFields& fields = m_family->fields;
+        m_shape.hiddenSize = size(fields.hidden);
+        if (m_family->image) {
+            readImage(*m_family->image);
+        } else {
+            m_shape.vocabSize = size("vocab_size");
+            m_shape.maxPositions = size(fields.positions, m_family->learnedPositions ? 1024 : 2048);
+        }
+        m_shape.normEps = positive(m_config, fields.eps, m_subject, m_family->defaultNormEps);
+        m_shape.activation = stringField(m_config, fields.activation, m_subject, m_family->defaultActivation);
+        m_shape.tiedEmbeddings = boolField(m_config, "tie_word_embeddings", m_subject, m_family->tiedByDefault);
+        m_shape.qkvBias = m_family->image && m_family->qkvBias == Family::Flag::FromConfig ? boolField(m_config, "qkv_bias", m_subject, true)
+                                                                                          : flag(m_family->qkvBias, "attention_bias");
         m_shape.outputBias = flag(m_family->outputBias, "attention_bias");
         m_shape.mlpBias = flag(m_family->mlpBias, "mlp_bias");
-        m_shape.qkNorm = m_family->qkNorm;
-        if (m_family->mixtureOfExperts) m_shape.numExpertsPerToken = size("num_experts_per_tok", 2);
+        using QkNorm = Family::QkNorm;
+        m_shape.qkNorm = m_family->qkNorm == QkNorm::HeadIfConfigured ? boolField(m_config, "use_qk_norm", m_subject, false) : m_family->qkNorm != QkNorm::None;
+        m_shape.attentionSoftcap = softcap("attn_logit_softcapping", m_family->defaultAttentionSoftcap);
+        m_shape.finalSoftcap = softcap("final_logit_softcapping", m_family->defaultFinalSoftcap);
+        if (m_family->defaultQueryScale > 0) m_shape.queryScale = positive(m_config, "query_pre_attn_scalar", m_subject, m_family->defaultQueryScale);
+        m_shape.clipQkv = softcap("clip_qkv", 0);
+        refuseUnlessDefault("scale_attn_weights", true);
+        refuseUnlessDefault("scale_attn_by_inverse_layer_idx", false);
+        refuseUnlessDefault("add_cross_attention", false);
+        if (m_family->moe) readMoe(*m_family->moe);
+    }
+    /// A size in pixels: one number, or [height, width].
+    std::pair<int, int> pixels(const char* field) const {
+        const auto value = m_config.find(field);
+        if (value == m_config.end() || !value->is_array()) {
+            const int side = size(field);
+            return {side, side};
+        }
+        if (value->size() != 2 || !(*value)[0].is_number_integer() || !(*value)[1].is_number_integer())
+            bad(m_subject, field, "expected a number or [height, width], found " + value->dump());
+        return {size(field, (*value)[0].get<std::int64_t>(), 1, kMaxSize), size(field, (*value)[1].get<std::int64_t>(), 1, kMaxSize)};
+    }
+    void readImage(const ImageFields& fields) {
+        ImageShape image;
+        std::tie(image.height, image.width) = pixels("image_size");
+        std::tie(image.patchHeight, image.patchWidth) = pixels("patch_size");
+        image.channels = size("num_channels", 3);
+        if (image.patchHeight > image.height || image.patchWidth > image.width)
+            bad(m_subject, "patch_size", "expected at most the image size, " + toText(image.height) + " x " + toText(image.width) + " pixels");
+        image.prefixTokens = fields.distilled ? 2 : 1;
+        if (m_shape.architecture.find("ForImageClassification") != std::string::npos) {
+            const auto labels = m_config.find("id2label");
+            const bool listed = labels != m_config.end() && labels->is_object();
+            image.labels = listed ? static_cast<int>(labels->size()) : size("num_labels", 2);
+            image.heads = fields.distilled && m_shape.architecture.ends_with("WithTeacher") ? 2 : 1;
+        } else {
+            image.pooler = !fields.plainTables && m_shape.architecture.ends_with("Model");
+        }
+        m_shape.vocabSize = image.labels;
+        m_shape.maxPositions = image.tokens();
+        m_shape.image = image;
+    }
+    double softcap(const char* field, double fallback) const {
+        const auto value = m_config.find(field);
+        if (value == m_config.end()) return fallback;
+        return value->is_null() ? 0 : positive(m_config, field, m_subject, std::nullopt);
+    }
+    void refuseUnlessDefault(const char* field, bool fallback) const {
+        if (const bool value = boolField(m_config, field, m_subject, fallback); value != fallback)
+            throw Error(ErrorCode::Unsupported, m_subject + ": " + field, std::string("only ") + (fallback ? "true" : "false") + " is supported");
+    }
+    void readMoe(const MoeFields& moe) {
+        m_shape.numExpertsPerToken = size("num_experts_per_tok", moe.defaultTopK);
+        m_shape.normTopK = moe.normTopK == MoeFields::NormTopK::Always || boolField(m_config, "norm_topk_prob", m_subject, moe.sigmoidWithCorrection);
+        m_shape.routedScaling = positive(m_config, "routed_scaling_factor", m_subject, 1);
+        const std::string scores = stringField(m_config, "scoring_func", m_subject, moe.sigmoidWithCorrection ? "sigmoid" : "softmax");
+        if (scores != (moe.sigmoidWithCorrection ? "sigmoid" : "softmax"))
+            throw Error(ErrorCode::Unsupported, m_subject + ": scoring_func", "\"" + scores + "\" is not what " + std::string(m_family->title) + " uses");
+        if (!moe.sigmoidWithCorrection) return;
+        m_shape.expertGroups = size("n_group", 1);
+        m_shape.expertGroupsPerToken = size("topk_group", 1);
+        if (m_shape.expertGroupsPerToken > m_shape.expertGroups)
+            bad(m_subject, "topk_group", "expected at most n_group " + toText(m_shape.expertGroups) + ", found " + toText(m_shape.expertGroupsPerToken));
     }
 
     void readScalars() {
@@ -111,8 +173,6 @@ private:
             m_shape.eosIds = {*id};
         }
         m_shape.torchDtype = stringField(m_config, m_config.contains("torch_dtype") ? "torch_dtype" : "dtype", m_subject, "");
-        if (const double share = numberField(m_config, "partial_rotary_factor", m_subject, 1); share != 1)
-            throw Error(ErrorCode::Unsupported, m_subject + ": partial_rotary_factor", "only 1 is supported, found " + toText(share));
     }
     /// Some old files write -1 for "none".
     std::optional<int> tokenId(const char* field) const {
@@ -137,6 +197,12 @@ private:
         }
         const double theta = positive(m_config, "rope_theta", m_subject, m_family->defaultRopeTheta);
         m_shape.ropeTheta = parameters ? positive(*parameters, "rope_theta", m_ropeSubject, theta) : theta;
+        const double share = positive(m_config, "partial_rotary_factor", m_subject, m_family->defaultRotaryShare);
+        m_shape.rotaryShare = parameters ? positive(*parameters, "partial_rotary_factor", m_ropeSubject, share) : share;
+        if (m_shape.rotaryShare > 1) bad(m_subject, "partial_rotary_factor", "expected at most 1, found " + toText(m_shape.rotaryShare));
+        if (m_shape.rotaryShare != 1 && !m_family->partialRotary)
+            throw Error(ErrorCode::Unsupported, m_subject + ": partial_rotary_factor",
+                        "only 1 is supported for " + std::string(m_family->title) + ", found " + toText(m_shape.rotaryShare));
         if (parameters) m_shape.ropeScaling = ropeScaling(*parameters);
     }
     RopeScaling ropeScaling(const Json& from) const {
@@ -144,9 +210,11 @@ private:
         const std::string type = stringField(from, from.contains("rope_type") ? "rope_type" : "type", m_ropeSubject, "default");
         if (type == "default") return rope;
         using Kind = RopeScaling::Kind;
-        rope.kind = type == "linear" ? Kind::Linear : type == "dynamic" ? Kind::Dynamic : type == "llama3" ? Kind::Llama3 : type == "yarn" ? Kind::Yarn : Kind::None;
+        rope.kind = type == "linear" ? Kind::Linear : type == "dynamic" ? Kind::Dynamic : type == "llama3" ? Kind::Llama3 : type == "yarn" ? Kind::Yarn
+                  : type == "longrope" || type == "su" ? Kind::LongRope : Kind::None;
         if (rope.kind == Kind::None)
-            throw Error(ErrorCode::Unsupported, m_ropeSubject, "the rotary scaling \"" + type + "\" is not supported; known: linear, dynamic, llama3, yarn");
+            throw Error(ErrorCode::Unsupported, m_ropeSubject, "the rotary scaling \"" + type + "\" is not supported; known: linear, dynamic, llama3, yarn, longrope");
+        if (rope.kind == Kind::LongRope) return longRope(from, std::move(rope));
         rope.factor = positive(from, "factor", m_ropeSubject, std::nullopt);
         rope.originalMaxPositions = intField(from, "original_max_position_embeddings", m_ropeSubject, 0);
         if (rope.originalMaxPositions < 0) bad(m_ropeSubject, "original_max_position_embeddings", "expected a number above 0");
@@ -168,31 +236,87 @@ private:
         return rope;
     }
 
+    /// Phi-3 keeps the original length beside rope_scaling; the factor is then what the positions grew by.
+    RopeScaling longRope(const Json& from, RopeScaling rope) const {
+        const std::int64_t original = intField(from, "original_max_position_embeddings", m_ropeSubject, 0);
+        rope.originalMaxPositions = intField(m_config, "original_max_position_embeddings", m_subject, original);
+        if (rope.originalMaxPositions < 0) bad(m_ropeSubject, "original_max_position_embeddings", "expected a number above 0");
+        const double grown = rope.originalMaxPositions > 0 ? static_cast<double>(m_shape.maxPositions) / static_cast<double>(rope.originalMaxPositions) : 1;
+        rope.factor = rope.originalMaxPositions > 0 ? grown : positive(from, "factor", m_ropeSubject, 1);
+        if (from.contains("attention_factor") && !from.at("attention_factor").is_null()) rope.attentionFactor = numberField(from, "attention_factor", m_ropeSubject);
+        for (const auto& [field, factors] : {std::pair{"short_factor", &rope.shortFactor}, std::pair{"long_factor", &rope.longFactor}}) {
+            const auto list = from.find(field);
+            if (list == from.end() || !list->is_array() || list->empty()) bad(m_ropeSubject, field, "expected a list of numbers");
+            for (const Json& factor : *list) {
+                if (!factor.is_number() || !(factor.get<double>() > 0)) bad(m_ropeSubject, field, "expected numbers above 0, found " + factor.dump());
+                factors->push_back(factor.get<double>());
+            }
+        }
+        return rope;
+    }
+
     int headDim(int numHeads) const {
-        const bool explicitly = m_config.contains("head_dim") && !m_config.at("head_dim").is_null();
-        if (explicitly) return checkedHeadDim(size("head_dim"), m_subject);
+        const char* field = m_family->fields.headDim;
+        const bool explicitly = field && m_config.contains(field) && !m_config.at(field).is_null();
+        if (explicitly) return checkedHeadDim(size(field), m_subject);
         if (m_family->defaultHeadDim) return m_family->defaultHeadDim;
         if (m_shape.hiddenSize % numHeads != 0)
-            bad(m_subject, "head_dim", "is absent, and hidden_size " + toText(m_shape.hiddenSize) + " is not a multiple of num_attention_heads " + toText(numHeads));
+            bad(m_subject, "head_dim", "is absent, and the hidden size " + toText(m_shape.hiddenSize) + " is not a multiple of the number of heads " + toText(numHeads));
         return checkedHeadDim(static_cast<int>(m_shape.hiddenSize / numHeads), m_subject);
     }
     int checkedHeadDim(int value, const std::string& subject) const {
-        if (value % 2 != 0) bad(subject, "head_dim", "expected an even number, because rotation turns pairs; found " + toText(value));
+        if (value % 2 != 0 && !m_family->learnedPositions) bad(subject, "head_dim", "expected an even number, because rotation turns pairs; found " + toText(value));
         return value;
     }
 
     void stockBlocks() {
-        const int count = size("num_hidden_layers", integer("num_hidden_layers"), 1, kMaxBlocks);
+        const ConfigFields& fields = m_family->fields;
+        const int count = size(fields.blocks, integer(fields.blocks), 1, kMaxBlocks);
         BlockShape block;
-        block.numHeads = size("num_attention_heads", integer("num_attention_heads"), 1, kMaxHeads);
-        block.numKvHeads = size("num_key_value_heads", block.numHeads);
+        block.numHeads = size(fields.heads, integer(fields.heads), 1, kMaxHeads);
+        block.numKvHeads = fields.kvHeads ? size(fields.kvHeads, block.numHeads) : block.numHeads;
         if (block.numHeads % block.numKvHeads != 0)
-            bad(m_subject, "num_key_value_heads", "expected a divisor of num_attention_heads " + toText(block.numHeads) + ", found " + toText(block.numKvHeads));
+            bad(m_subject, fields.kvHeads, "expected a divisor of " + std::string(fields.heads) + " " + toText(block.numHeads) + ", found " + toText(block.numKvHeads));
         block.headDim = headDim(block.numHeads);
         block.headsPerKv.assign(static_cast<std::size_t>(block.numKvHeads), block.numHeads / block.numKvHeads);
-        block.ffnSize = size("intermediate_size");
-        if (m_family->mixtureOfExperts) block.numExperts = checkedExperts(size("num_local_experts"), m_subject, "num_local_experts");
-        m_shape.blocks.assign(static_cast<std::size_t>(count), block);
+        BlockShape routed = block;
+        const MoeFields* moe = m_family->moe;
+        if (moe) {
+            routed.numExperts = checkedExperts(size(moe->experts), m_subject, moe->experts);
+            routed.ffnSize = size(moe->width);
+            routed.sharedFfnSize = sharedWidth(*moe, routed.ffnSize);
+        }
+        for (int b = 0; b < count; ++b) {
+            const bool mixture = moe && isMixture(*moe, b);
+            if (!mixture && block.ffnSize == 0) block.ffnSize = ffnSize();
+            m_shape.blocks.push_back(mixture ? routed : block);
+        }
+    }
+    /// GPT-2 writes null for four times the hidden size.
+    int ffnSize() const {
+        const char* field = m_family->fields.ffn;
+        const auto value = m_config.find(field);
+        if (m_family->learnedPositions && (value == m_config.end() || value->is_null())) return static_cast<int>(4 * m_shape.hiddenSize);
+        return size(field);
+    }
+    int sharedWidth(const MoeFields& moe, int width) const {
+        if (moe.sharedWidth) return size(moe.sharedWidth, intField(m_config, moe.sharedWidth, m_subject, 0), 0, kMaxSize);
+        if (!moe.sharedCount || !m_config.contains(moe.sharedCount) || m_config.at(moe.sharedCount).is_null()) return 0;
+        return width * size(moe.sharedCount, integer(moe.sharedCount), 0, 1000);
+    }
+    bool isMixture(const MoeFields& moe, int block) const {
+        using Blocks = MoeFields::Blocks;
+        if (moe.blocks == Blocks::SparseStep) {
+            const int step = size("decoder_sparse_step", intField(m_config, "decoder_sparse_step", m_subject, 1), 1, kMaxSize);
+            const auto dense = m_config.find("mlp_only_layers");
+            const bool listed = dense != m_config.end() && dense->is_array() && std::find(dense->begin(), dense->end(), Json(block)) != dense->end();
+            return !listed && (block + 1) % step == 0;
+        }
+        if (moe.blocks == Blocks::AfterFirst) {
+            const auto first = intField(m_config, "first_k_dense_replace", m_subject, moe.sigmoidWithCorrection ? 1 : 0);
+            return block >= first && block % size("moe_layer_freq", intField(m_config, "moe_layer_freq", m_subject, 1), 1, kMaxSize) == 0;
+        }
+        return true;
     }
     int checkedExperts(int experts, const std::string& subject, const std::string& field) const {
         if (experts < m_shape.numExpertsPerToken)
@@ -204,9 +328,9 @@ private:
     void resectBlocks() {
         const auto blocks = m_resect.find("blocks");
         if (blocks == m_resect.end() || !blocks->is_array()) bad(m_resectSubject, "blocks", "expected a list with one entry per block");
-        const std::int64_t count = intField(m_config, "num_hidden_layers", m_subject, static_cast<std::int64_t>(blocks->size()));
+        const std::int64_t count = intField(m_config, m_family->fields.blocks, m_subject, static_cast<std::int64_t>(blocks->size()));
         if (blocks->size() > kMaxBlocks || count != static_cast<std::int64_t>(blocks->size()))
-            bad(m_resectSubject, "blocks", "expected num_hidden_layers " + toText(count) + " entries, found " + toText(blocks->size()));
+            bad(m_resectSubject, "blocks", "expected " + std::string(m_family->fields.blocks) + " " + toText(count) + " entries, found " + toText(blocks->size()));
         for (const Json& entry : *blocks) resectBlock(entry, m_resectSubject + ": blocks[" + toText(m_shape.blocks.size()) + "]");
     }
     void resectBlock(const Json& entry, const std::string& subject) {
@@ -215,13 +339,14 @@ private:
         const Json& attention = layer(entry, "attention", subject);
         block.hasAttention = !attention.is_null();
         if (block.hasAttention) resectAttention(attention, subject + ": attention", block);
-        else block.headDim = headDim(size("num_attention_heads"));
+        else block.headDim = headDim(size(m_family->fields.heads));
         const Json& ffn = layer(entry, "ffn", subject);
         block.hasFfn = !ffn.is_null();
         if (block.hasFfn) {
             const std::string where = subject + ": ffn";
             block.ffnSize = bounded(intField(ffn, "size", where), where, "size");
-            if (m_family->mixtureOfExperts) block.numExperts = checkedExperts(bounded(intField(ffn, "experts", where), where, "experts"), where, "experts");
+            if (m_family->moe && ffn.contains("experts")) block.numExperts = checkedExperts(bounded(intField(ffn, "experts", where), where, "experts"), where, "experts");
+            if (block.numExperts > 0 && ffn.contains("shared")) block.sharedFfnSize = bounded(intField(ffn, "shared", where), where, "shared");
         }
         m_shape.blocks.push_back(std::move(block));
     }
@@ -245,7 +370,7 @@ private:
         const auto heads = std::accumulate(block.headsPerKv.begin(), block.headsPerKv.end(), std::int64_t{0});
         block.numHeads = bounded(heads, subject, "heads_per_kv");
         block.headDim = attention.contains("head_dim") ? checkedHeadDim(bounded(intField(attention, "head_dim", subject), subject, "head_dim"), subject)
-                                                       : headDim(size("num_attention_heads"));
+                                                       : headDim(size(m_family->fields.heads));
     }
 
     void readWindows() {
@@ -253,15 +378,15 @@ private:
         const auto field = m_config.find("sliding_window");
         const bool none = field != m_config.end() && field->is_null();
         const int window = none ? 0 : size("sliding_window", intField(m_config, "sliding_window", m_subject, m_family->defaultWindow), 0, kMaxSize);
-        const bool qwen = m_family->window == Family::Window::QwenRule;
+        const bool qwen = m_family->window == Family::Window::QwenRule, alternating = m_family->window == Family::Window::Alternating;
         if (window == 0 || (qwen && !boolField(m_config, "use_sliding_window", m_subject, false))) return;
         const auto first = qwen ? intField(m_config, "max_window_layers", m_subject, 28) : 0;
-        const auto types = qwen ? m_config.find("layer_types") : m_config.end();
+        const auto types = qwen || alternating ? m_config.find("layer_types") : m_config.end();
         const bool listed = types != m_config.end() && !types->is_null();
         if (listed && (!types->is_array() || types->size() != m_shape.blocks.size()))
             bad(m_subject, "layer_types", "expected a list with one entry per block");
         for (std::size_t i = 0; i < m_shape.blocks.size(); ++i) {
-            const bool slides = listed ? (*types)[i] == "sliding_attention" : static_cast<std::int64_t>(i) >= first;
+            const bool slides = listed ? (*types)[i] == "sliding_attention" : alternating ? i % 2 == 0 : static_cast<std::int64_t>(i) >= first;
             if (slides) m_shape.blocks[i].slidingWindow = window;
         }
     }
@@ -270,7 +395,7 @@ private:
         double total = 2.0 * static_cast<double>(m_shape.vocabSize) * static_cast<double>(m_shape.hiddenSize), experts = 0;
         for (const BlockShape& block : m_shape.blocks) {
             const double copies = std::max(block.numExperts, 1);
-            total += static_cast<double>(m_shape.hiddenSize) * (4.0 * block.numHeads * block.headDim + 3.0 * copies * block.ffnSize);
+            total += static_cast<double>(m_shape.hiddenSize) * (4.0 * block.numHeads * block.headDim + 3.0 * (copies * block.ffnSize + block.sharedFfnSize));
             experts += copies;
         }
         if (total > kMaxParameters || experts > 1e6)
@@ -293,7 +418,13 @@ bool BlockShape::groupsAreEqual() const noexcept {
 }
 
 ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject) {
-    return Reader(config, resectConfig, subject).run();
+    const Json& source = resectConfig.is_object() ? resectConfig : config;
+    const auto type = source.is_object() ? source.find("model_type") : source.end();
+    const Family* family = source.is_object() && type != source.end() && type->is_string() ? findFamily(type->get_ref<const std::string&>()) : nullptr;
+    if (!family || !family->image || !config.is_object()) return Reader(config, resectConfig, subject).run();
+    Json filled = Json::parse(family->defaults);  // these files are often sparse
+    filled.update(config);
+    return Reader(filled, resectConfig, subject).run();
 }
 
 Json resectConfigOf(const ModelShape& shape) {
@@ -304,6 +435,7 @@ Json resectConfigOf(const ModelShape& shape) {
         if (block.hasFfn) {
             ffn["size"] = block.ffnSize;
             if (block.numExperts > 0) ffn["experts"] = block.numExperts;
+            if (block.sharedFfnSize > 0) ffn["shared"] = block.sharedFfnSize;
         }
         blocks.push_back(Json{{"attention", std::move(attention)}, {"ffn", std::move(ffn)}});
     }

@@ -10,14 +10,15 @@ namespace resect {
 
 /// Rotary scaling as data (`rope_scaling` of config.json).
 struct RopeScaling {
-    enum class Kind { None, Linear, Dynamic, Llama3, Yarn };
+    enum class Kind { None, Linear, Dynamic, Llama3, Yarn, LongRope };
     Kind kind = Kind::None;
     double factor = 1;
     double lowFreqFactor = 1, highFreqFactor = 4;      ///< llama3
-    std::int64_t originalMaxPositions = 0;             ///< llama3, yarn; 0 = max_position_embeddings
+    std::int64_t originalMaxPositions = 0;             ///< llama3, yarn, longrope; 0 = max_position_embeddings
     double betaFast = 32, betaSlow = 1;                ///< yarn
-    std::optional<double> attentionFactor;             ///< yarn; default 0.1 ln(factor) + 1
+    std::optional<double> attentionFactor;             ///< yarn: default 0.1 ln(factor) + 1; longrope: sqrt(1 + ln(factor) / ln(original))
     std::optional<double> mscale, mscaleAllDim;        ///< yarn, DeepSeek's form
+    std::vector<double> shortFactor, longFactor;       ///< longrope: divisors of each frequency, up to the original length and beyond it
     bool operator==(const RopeScaling&) const = default;
 };
 
@@ -30,13 +31,25 @@ struct BlockShape {
     int headDim = 0;
     /// Query heads of each kv group, in group order: heads are numbered group by group. Equal counts in stock checkpoints.
     std::vector<int> headsPerKv;
-    int ffnSize = 0;                ///< channels (of each expert); 0 when the FFN layer is absent
+    int ffnSize = 0;                ///< channels (of each routed expert); 0 when the FFN layer is absent
     int numExperts = 0;             ///< 0 = dense MLP
     int sharedFfnSize = 0;          ///< width of the shared expert, 0 = none
     int slidingWindow = 0;          ///< tokens seen, itself included; 0 = all
     /// KV groups of equal size?
     bool groupsAreEqual() const noexcept;
     bool operator==(const BlockShape&) const = default;
+};
+
+/// What a vision transformer makes of a picture.
+struct ImageShape {
+    int height = 0, width = 0, channels = 3;    ///< of the picture
+    int patchHeight = 0, patchWidth = 0;
+    int prefixTokens = 1;           ///< before the patches: class token, distillation token
+    int labels = 0;                 ///< of each classification head; 0 = none
+    int heads = 1;                  ///< 2: logits are the mean over one on the class and one on the distillation token
+    bool pooler = false;            ///< a pooler is stored with the bare model; not used here
+    int tokens() const noexcept { return prefixTokens + (height / patchHeight) * (width / patchWidth); }
+    bool operator==(const ImageShape&) const = default;
 };
 
 /// What config.json (and resect.json) say a model is made of: everything needed to build, cut and price it. No weights.
@@ -46,15 +59,23 @@ struct ModelShape {
     std::int64_t vocabSize = 0, hiddenSize = 0, maxPositions = 0;
     double normEps = 1e-6;
     double ropeTheta = 10000;
+    double rotaryShare = 1;         ///< of each head that rotates, from its first dimension (`partial_rotary_factor`)
     RopeScaling ropeScaling;
     std::string activation;         ///< `hidden_act`
+    double queryScale = 0;          ///< scores are divided by its square root; 0 = headDim
+    double attentionSoftcap = 0;    ///< scores become cap tanh(score / cap); 0 = as they are
+    double finalSoftcap = 0;        ///< the same for logits
+    double clipQkv = 0;             ///< queries, keys and values are cut off at +- this; 0 = not
     bool tiedEmbeddings = false;
     bool qkvBias = false, outputBias = false, mlpBias = false, qkNorm = false;
     int numExpertsPerToken = 0;     ///< top-k; 0 = dense
     bool normTopK = true;           ///< routing weights renormalised over the chosen experts
+    double routedScaling = 1;       ///< factor on the routed experts' sum
+    int expertGroups = 1, expertGroupsPerToken = 1;  ///< experts are chosen within the best groups only (DeepSeek-V3's router)
     std::optional<int> bosId, padId;
     std::vector<int> eosIds;
     std::string torchDtype;         ///< as written in config.json, may be empty
+    std::optional<ImageShape> image;///< of image families; vocabSize is then the number of labels, maxPositions the number of tokens
     std::vector<BlockShape> blocks;
     int numBlocks() const noexcept { return static_cast<int>(blocks.size()); }
     bool operator==(const ModelShape&) const = default;
@@ -64,7 +85,7 @@ struct ModelShape {
 /// class cannot express; config.json then says `"model_type": "resect"`, so that no stock runtime builds something else from it:
 ///
 ///   {"resect": 1, "model_type": "llama", "architectures": ["LlamaForCausalLM"],
-///    "blocks": [{"attention": {"heads_per_kv": [3, 2]}, "ffn": {"size": 41}}, {"attention": null, "ffn": {"size": 43, "experts": 4}}]}
+///    "blocks": [{"attention": {"heads_per_kv": [3, 2]}, "ffn": {"size": 41}}, {"attention": null, "ffn": {"size": 43, "experts": 4, "shared": 9}}]}
 ///
 /// `model_type` and `architectures` replace those of config.json; one entry per block, null = the layer is absent; all other fields come from config.json.
 /// An attention entry may also say its `head_dim`. A legacy `rope_scaling.type`, `rope_type` and the newer `rope_parameters` are all understood.

@@ -3,6 +3,7 @@
 #include "core/base/error.h"
 #include "core/base/numbers.h"
 #include "core/checkpoint/sha256.h"
+#include "core/checkpoint/tensor_names.h"
 
 #include <algorithm>
 #include <array>
@@ -237,6 +238,8 @@ Checkpoint Checkpoint::open(const fs::path& path) {
     checkpoint.m_resectConfig = optionalJson(layout.folder / "resect.json");
     checkpoint.m_shards = openShards(layout, index);
     checkpoint.m_tensors = collectTensors(checkpoint.m_shards, layout, index, checkpoint.m_problems);
+    normaliseTensorNames(checkpoint.m_config, checkpoint.m_tensors, checkpoint.m_problems);
+    std::sort(checkpoint.m_tensors.begin(), checkpoint.m_tensors.end(), [](const TensorInfo& a, const TensorInfo& b) { return naturalLess(a.name, b.name); });
     noteUnusedShards(layout, checkpoint.m_shards, checkpoint.m_problems);
     return checkpoint;
 }

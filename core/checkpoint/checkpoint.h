@@ -28,7 +28,8 @@ public:
     const Json& config() const noexcept { return m_config; }          ///< config.json; null when there is none
     const Json& resectConfig() const noexcept { return m_resectConfig; } ///< resect.json; null when there is none
     const std::vector<SafetensorsFile>& shards() const noexcept { return m_shards; }
-    /// All tensors of all shards, ascending by name in natural order (layers.2 before layers.10).
+    /// All tensors of all shards, ascending by name in natural order (layers.2 before layers.10), under the names that transformers writes to
+    /// disk for the family whatever generation of names the files have (core/checkpoint/tensor_names.h).
     const std::vector<TensorInfo>& tensors() const noexcept { return m_tensors; }
     const TensorInfo* find(std::string_view name) const noexcept;     ///< null when absent
     std::span<const std::byte> bytes(const TensorInfo& tensor) const noexcept;

@@ -15,7 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kMaxProblems = 1000;
 constexpr std::uint64_t kTextBytesPerByte = 40;  // tokenising a text needs the text twice, its symbols and its ids
 constexpr std::uint64_t kJsonBytesPerByte = 10;  // a parsed document beside its text
 constexpr std::size_t kMaxLine = 256u << 20;
@@ -67,6 +66,7 @@ public:
           m_builder(options, chunkBos(tokenizer)) {}
 
     void readText() {
+        settleLayout(RowLayout::Chunks);
         if (!m_tokenizer)
             throw Error(ErrorCode::NotFound, m_file.string(),
                         "is text, but the checkpoint has no tokenizer; give rows with input_ids");
@@ -113,7 +113,7 @@ public:
                 addRow(parseJson(line, m_file.string() + ": " + where), where);
             } catch (const Error& error) {
                 if (error.code() != ErrorCode::BadInput || m_fatal) throw;
-                rejected(where, "is not JSON: " + error.message());
+                m_report.rejected(where, "is not JSON: " + error.message());
             }
         }
     }
@@ -141,13 +141,12 @@ public:
     Dataset finish() {
         Dataset data;
         data.rows = m_builder.finish();
-        data.problems = std::move(m_problems);
+        data.layout = m_options.layout;
+        data.problems = m_report.problems(m_file.filename().string());
+        data.formats = m_report.formats();
+        data.rejectedRows = m_report.rejectedRows();
+        data.chatRendering = m_chatRendering;
         data.tokensInText = m_builder.tokensSeen() - m_notText;
-        if (m_rejected > static_cast<std::int64_t>(kMaxProblems)) {
-            data.problems.push_back(
-                {Severity::Warning, m_file.filename().string(),
-                 formatThousands(m_rejected - static_cast<std::int64_t>(kMaxProblems)) + " further lines were rejected", ""});
-        }
         if (m_builder.cutExamples() > 0) {
             data.problems.push_back({Severity::Warning, m_file.filename().string(),
                                      formatThousands(m_builder.cutExamples()) + " examples were cut to " +
@@ -162,6 +161,8 @@ public:
         }
         data.fingerprint = fingerprintOf(data.rows);
         data.description = describe(m_file, data, m_options);
+        if (const std::string rows = m_report.summary(); !rows.empty()) data.description += "; " + rows;
+        if (!m_chatRendering.empty()) data.description += "; messages " + m_chatRendering;
         return data;
     }
 
@@ -241,15 +242,36 @@ private:
     void addRow(const Json& row, const std::string& where) {
         Example example;
         try {
-            example = readExample(row);
+            example = readExample(row, holdsMessages(row) ? chatTemplate() : nullptr);
             tokenizeExample(example, m_tokenizer, m_options.answersOnly);
         } catch (const Error& error) {
-            if (error.code() != ErrorCode::BadInput) throw;
-            rejected(where, error.message());
+            if (error.code() != ErrorCode::BadInput || m_fatal) throw;
+            m_report.rejected(where, error.message());
             return;
         }
         checkIds(example.ids, where);
-        if (const auto reason = m_builder.add(example)) rejected(where, *reason);
+        settleLayout(example.instruction ? RowLayout::Packed : RowLayout::Chunks);
+        if (const auto reason = m_builder.add(example))
+            m_report.rejected(where, *reason);
+        else
+            m_report.taken(example.format);
+    }
+
+    void settleLayout(RowLayout layout) {
+        if (m_options.layout != RowLayout::Auto) return;
+        m_options.layout = layout;
+        m_builder = RowBuilder(m_options, chunkBos(m_tokenizer));
+    }
+
+    /// Null when the checkpoint has none.
+    const ChatTemplate* chatTemplate() {
+        if (!m_chatRendering.empty()) return m_chat.get();
+        m_fatal = true;  // a broken template concerns every row
+        if (!m_options.chatTemplateFolder.empty()) m_chat = ChatTemplate::find(m_options.chatTemplateFolder);
+        m_fatal = false;
+        m_chatRendering = m_chat ? "by the chat template of " + fs::path(m_chat->subject()).filename().string()
+                                 : "as 'role: content', because the checkpoint has no chat template";
+        return m_chat.get();
     }
 
     void checkIds(const std::vector<std::int64_t>& ids, const std::string& where) {
@@ -262,28 +284,27 @@ private:
         }
     }
 
-    void rejected(const std::string& where, const std::string& reason) {
-        if (++m_rejected <= static_cast<std::int64_t>(kMaxProblems))
-            m_problems.push_back({Severity::Warning, where, reason, ""});
-    }
-
     std::string whyNothing(const Dataset& data) const {
         if (m_options.layout == RowLayout::Chunks && data.tokensInText > 0) {
             return "holds " + formatThousands(data.tokensInText) + " tokens, fewer than one row of " +
                    formatThousands(m_options.rowLength);
         }
-        if (data.problems.empty()) return "holds no usable row";
-        return "holds no usable row; " + data.problems.front().subject + " " + data.problems.front().message;
+        if (data.problems.empty()) return "holds no usable row; expected objects with " + expectedFormats();
+        const std::string& first = data.problems.front().message;
+        const std::string expected = first.find(expectedFormats()) == first.npos ? ". Expected are " + expectedFormats() : "";
+        return "holds no usable row; " + data.problems.front().subject + " " + first + expected;
     }
 
     const fs::path& m_file;
     const Tokenizer* m_tokenizer;
     std::int64_t m_vocabSize;
-    const DataOptions& m_options;
+    DataOptions m_options;
     const JobContext& m_job;
     RowBuilder m_builder;
-    std::vector<Problem> m_problems;
-    std::int64_t m_rejected = 0, m_notText = 0;
+    RowReport m_report;
+    std::unique_ptr<ChatTemplate> m_chat;
+    std::string m_chatRendering;
+    std::int64_t m_notText = 0;
     std::uint64_t m_sinceProgress = 0;
     bool m_fatal = false;  ///< the error on its way concerns the file, not one line
 };

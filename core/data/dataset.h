@@ -1,6 +1,7 @@
 #pragma once
 #include "core/base/job.h"
 #include "core/base/problem.h"
+#include "core/data/row_report.h"
 #include "core/data/tokenizer.h"
 
 #include <cstdint>
@@ -33,6 +34,8 @@ enum class RowLayout {
     Packed,
     /// One example per row, at most `rowLength` tokens; a longer text fills several rows, a longer instruction is cut.
     Padded,
+    /// Packed when the first usable row of a file has prompt and answer, else Chunks.
+    Auto,
 };
 
 struct DataOptions {
@@ -41,6 +44,9 @@ struct DataOptions {
     std::int64_t maxRows = 0;    ///< 0 = all; a large file is then read only as far as needed
     std::uint64_t maxBytes = 0;  ///< read only so many bytes of a text file (a broken last character is dropped); 0 = all
     bool answersOnly = true;     ///< instruction data: loss on the answer only
+    /// Checkpoint folder whose chat template renders rows of messages; it is read when the first such row comes. Empty, or a
+    /// folder without one: the plain form.
+    std::filesystem::path chatTemplateFolder;
     /// OutOfMemory is thrown early when the tokenised rows, or a text while it is tokenised, would need more bytes.
     std::uint64_t maxMemory = 4ull << 30;
 };
@@ -53,20 +59,30 @@ struct Dataset {
     /// In what was read, before a tail was dropped or examples were cut; the BOS before a plain text cut into chunks not
     /// counted.
     std::int64_t tokensInText = 0;
+    RowLayout layout = RowLayout::Chunks;  ///< of the rows: what Auto has become
     std::string fingerprint;        ///< "sha256:..." of the rows
-    std::string description;        ///< "tinystories-sample.txt: 1,843 rows of 256 tokens, 471,808 tokens"
-    std::vector<Problem> problems;  ///< rejected lines with number and reason (the first 1,000), and cut examples
+    /// "tinystories-sample.txt: 1,843 rows of 256 tokens, 471,808 tokens"; for rows also what they were:
+    /// "...; rows of messages: 40, rejected: 2; messages by the chat template of chat_template.jinja"
+    std::string description;
+    std::vector<FormatCount> formats;  ///< of the rows that were taken from a .jsonl or .json file
+    std::int64_t rejectedRows = 0;
+    std::string chatRendering;      ///< how rows of messages became text; empty when there were none
+    std::vector<Problem> problems;  ///< rejected lines with number and reason (the first five of each), and cut examples
 };
 
 /// Reads `.txt`, `.jsonl` (one object per line) or `.json` (an array of objects). What an object holds decides what it is:
 ///
 ///  - `input_ids` (and `labels`, aligned as in Hugging Face, -100 = no loss): taken as they are, no BOS or EOS added
-///  - `text`: BOS + text + EOS
-///  - `messages` [{"role", "content"}]: "role: content" with an empty line between, a plain form until the chat templates of
-///    checkpoints are supported; the answers are what the assistant says
+///  - `messages` [{"role", "content"}] or ShareGPT's `conversations` [{"from", "value"}]: the text that the checkpoint's chat
+///    template makes of them, with no further BOS or EOS; the answers are what the assistant says (templatedChat() says how they
+///    are found). Without a template "role: content" with an empty line between, EOS behind every answer
 ///  - `instruction`, `output` and perhaps `input`: the prompt form of Stanford Alpaca
 ///  - `question`, `answer`: "Question: ...\nAnswer: ..."
 ///  - `prompt` with `completion`, `response` or `answer`: joined by a space unless one of them brings white space
+///  - `text`: BOS + text + EOS
+///
+/// A row that fits several of these is the first of them; other fields are ignored. Every row is looked at by itself, and those
+/// that fit none are counted and listed.
 ///
 /// In a plain text, lines that hold only <|endoftext|> separate documents for Packed and Padded; without them it is one
 /// document. An answer's tokens are those of prompt + answer behind the tokens that it shares with the prompt alone; EOS

@@ -1,7 +1,9 @@
 #include "core/data/example.h"
 
 #include "core/base/error.h"
+#include "core/data/chat_example.h"
 #include "core/data/dataset.h"
+#include "core/data/jinja_lexer.h"
 
 #include <algorithm>
 #include <cctype>
@@ -53,41 +55,61 @@ Example readTokenised(const Json& row) {
     return example;
 }
 
-/// A content is a text or a list of {"type": "text", "text": ...}.
-std::string contentOf(const Json& message) {
-    const auto content = message.find("content");
-    if (content == message.end()) reject("a message lacks 'content'");
-    if (content->is_string()) return content->get<std::string>();
-    if (!content->is_array()) reject("a message's 'content' is no text");
-    std::string out;
-    for (const Json& part : *content) {
-        if (!part.is_object() || part.value("type", Json()) != "text") reject("a message holds something else than text");
-        out += textField(part, "text");
-    }
-    return out;
-}
-
-Example readMessages(const Json& row) {
-    const Json& messages = row["messages"];
-    if (!messages.is_array() || messages.empty()) reject("'messages' is no filled array");
-    Example example;
-    example.instruction = true;
-    bool answered = false;
-    for (const Json& message : messages) {
-        if (!message.is_object()) reject("a message is no object");
-        const std::string& role = filledField(message, "role");
-        const bool answer = role == "assistant";
-        example.parts.push_back({(example.parts.empty() ? "" : "\n\n") + role + ":", false});
-        example.parts.push_back({" " + contentOf(message), answer});
-        answered = answered || answer;
-    }
-    if (!answered) reject("'messages' holds nothing said by the assistant");
-    return example;
-}
-
 std::string joinedBySpace(const std::string& prompt, const std::string& answer) {
     const auto space = [](char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; };
     return (!prompt.empty() && space(prompt.back())) || space(answer.front()) ? answer : " " + answer;
+}
+
+Example readAlpaca(const Json& row) {
+    const std::string input = row.contains("input") && !row["input"].is_null() ? textField(row, "input") : "";
+    return promptAndAnswer(alpacaPrompt(filledField(row, "instruction"), input), filledField(row, "output"));
+}
+
+Example readQuestion(const Json& row) {
+    return promptAndAnswer("Question: " + filledField(row, "question") + "\nAnswer:", " " + filledField(row, "answer"));
+}
+
+template <int field>
+Example readPrompt(const Json& row) {
+    static constexpr const char* kAnswers[] = {"completion", "response", "answer"};
+    const std::string& prompt = filledField(row, "prompt");
+    return promptAndAnswer(prompt, joinedBySpace(prompt, filledField(row, kAnswers[field])));
+}
+
+Example readText(const Json& row) {
+    Example example;
+    example.parts = {{filledField(row, "text"), true}};
+    return example;
+}
+
+struct RowFormat {
+    const char* name;
+    std::vector<const char*> fields;  ///< all are needed
+    Example (*read)(const Json&);     ///< null for messages, which a chat template renders
+};
+
+/// A row that fits several takes the first: data sets often carry a plain `text` beside what it was made from.
+const std::vector<RowFormat>& formats() {
+    static const std::vector<RowFormat> all = {{"tokenised rows", {"input_ids"}, readTokenised},
+                                               {"rows of messages", {"messages"}, nullptr},
+                                               {"ShareGPT conversations", {"conversations"}, nullptr},
+                                               {"Alpaca rows", {"instruction", "output"}, readAlpaca},
+                                               {"questions with answers", {"question", "answer"}, readQuestion},
+                                               {"prompts with completions", {"prompt", "completion"}, readPrompt<0>},
+                                               {"prompts with responses", {"prompt", "response"}, readPrompt<1>},
+                                               {"prompts with answers", {"prompt", "answer"}, readPrompt<2>},
+                                               {"texts", {"text"}, readText}};
+    return all;
+}
+
+/// The first format whose fields are all there, else the first that has one of them (reading it says what is missing).
+const RowFormat* findFormat(const Json& row) {
+    const auto has = [&](const char* field) { return row.contains(field); };
+    for (const RowFormat& format : formats())
+        if (std::all_of(format.fields.begin(), format.fields.end(), has)) return &format;
+    for (const RowFormat& format : formats())
+        if (std::any_of(format.fields.begin(), format.fields.end(), has)) return &format;
+    return nullptr;
 }
 
 }  // namespace
@@ -101,31 +123,51 @@ std::string alpacaPrompt(std::string_view instruction, std::string_view input) {
     return out += "\n\n### Response:\n";
 }
 
-Example readExample(const Json& row) {
-    if (!row.is_object()) reject("is no JSON object");
-    const auto has = [&](const char* field) { return row.contains(field); };
-    if (has("input_ids")) return readTokenised(row);
-    if (has("text")) {
-        Example example;
-        example.parts = {{filledField(row, "text"), true}};
-        return example;
+std::string expectedFormats() {
+    std::string out;
+    for (const RowFormat& format : formats()) {
+        out += out.empty() ? "" : "; ";
+        for (std::size_t i = 0; i < format.fields.size(); ++i) out += (i > 0 ? " with " : "") + std::string(format.fields[i]);
     }
-    if (has("messages")) return readMessages(row);
-    if (has("instruction")) {
-        const std::string input = has("input") && !row["input"].is_null() ? textField(row, "input") : "";
-        return promptAndAnswer(alpacaPrompt(filledField(row, "instruction"), input), filledField(row, "output"));
-    }
-    if (has("question"))
-        return promptAndAnswer("Question: " + filledField(row, "question") + "\nAnswer:", " " + filledField(row, "answer"));
-    if (has("prompt")) {
-        const std::string& prompt = filledField(row, "prompt");
-        const std::string& answer = filledField(row, has("completion") ? "completion"
-                                                     : has("response") ? "response"
-                                                                       : "answer");
-        return promptAndAnswer(prompt, joinedBySpace(prompt, answer));
-    }
-    reject("has none of text, input_ids, messages, instruction, question, prompt");
+    return out;
 }
+
+bool holdsMessages(const Json& row) {
+    const RowFormat* format = row.is_object() ? findFormat(row) : nullptr;
+    return format && format->read == nullptr;
+}
+
+Example readExample(const Json& row, const ChatTemplate* chat) {
+    if (!row.is_object()) reject("is no JSON object");
+    const RowFormat* format = findFormat(row);
+    if (!format) reject("has none of the fields that are understood: " + expectedFormats());
+    Example example;
+    if (format->read) {
+        example = format->read(row);
+    } else {
+        const Json messages = messagesOf(row);
+        example = chat ? templatedChat(row, messages, *chat) : plainChat(messages);
+    }
+    example.format = format->name;
+    return example;
+}
+
+namespace {
+
+/// The tokens of an answer must spell it. White space at its edges may belong to a neighbour's token, and a tokenizer's
+/// normalisation counts on both sides.
+void requireSpelling(std::span<const std::int64_t> ids, const std::string& answer, const Tokenizer& tokenizer) {
+    const auto trimmed = [](const std::string& text) { return std::string(jinja::trimLeft(jinja::trimRight(text))); };
+    const std::string found = trimmed(tokenizer.decode(ids)),
+                      expected = trimmed(tokenizer.decode(tokenizer.encode(answer, SpecialTokens::Omit)));
+    if (found == expected) return;
+    constexpr std::size_t kShown = 60;
+    reject("the tokens of an answer spell '" + found.substr(0, wholeCharacters(found.substr(0, kShown))) + "', not '" +
+           expected.substr(0, wholeCharacters(expected.substr(0, kShown))) +
+           "': the tokenizer joins the answer with what stands around it");
+}
+
+}  // namespace
 
 void tokenizeExample(Example& example, const Tokenizer* tokenizer, bool answersOnly) {
     if (example.parts.empty()) {
@@ -140,8 +182,8 @@ void tokenizeExample(Example& example, const Tokenizer* tokenizer, bool answersO
     std::vector<std::size_t> ends;
     for (const TextPart& part : example.parts) {
         text += part.text;
-        std::vector<std::int64_t> ids = tokenizer->encode(text);
-        if (eos && ids.size() > 1 && ids.back() == *eos) ids.pop_back();
+        std::vector<std::int64_t> ids = tokenizer->encode(text, example.complete ? SpecialTokens::Omit : SpecialTokens::Add);
+        if (!example.complete && eos && ids.size() > 1 && ids.back() == *eos) ids.pop_back();
         const std::size_t shared = static_cast<std::size_t>(
             std::mismatch(previous.begin(), previous.end(), ids.begin(), ids.end()).first - previous.begin());
         if (!ends.empty()) ends.back() = shared;
@@ -152,12 +194,14 @@ void tokenizeExample(Example& example, const Tokenizer* tokenizer, bool answersO
     for (std::size_t i = 0; i < example.parts.size(); ++i) {
         const bool counts = example.parts[i].answer || !answersOnly;
         const std::size_t end = std::max(ends[i], from);
+        if (example.complete && example.parts[i].answer)
+            requireSpelling(std::span(previous).subspan(from, end - from), example.parts[i].text, *tokenizer);
         for (; from < end; ++from) {
             example.ids.push_back(previous[from]);
             example.loss.push_back(counts);
         }
         const bool last = i + 1 == example.parts.size();
-        if (eos && (last || (example.parts[i].answer && example.instruction))) {
+        if (eos && !example.complete && (last || (example.parts[i].answer && example.instruction))) {
             example.ids.push_back(*eos);
             example.loss.push_back(counts);
         }

@@ -17,6 +17,7 @@ struct ChoiceOption {
     std::string text;          ///< the choice itself, for people
     /// acc_norm divides the log-probability by this: characters (code points) of the continuation without its leading space.
     std::int64_t characters = 0;
+    std::int64_t bytes = 0;  ///< the same in bytes of UTF-8, for acc_bytes
 };
 
 /// A question with one right choice.
@@ -26,10 +27,20 @@ struct ChoiceTask {
     int answer = 0;  ///< index into options
 };
 
-/// A prompt that has one right continuation, see isExactAnswer().
+/// How the text generated for an exact-answer row is judged.
+enum class AnswerForm {
+    Beginning,  ///< it begins with the answer, see isExactAnswer()
+    Gsm8k,      ///< a number behind "####" (strict) or the last number anywhere (flexible), as lm-evaluation-harness's gsm8k
+};
+
+/// A prompt that has one right answer.
 struct ExactTask {
     std::string id;
     std::string prompt, answer;
+    AnswerForm form = AnswerForm::Beginning;
+    std::string target = {};              ///< how a solved example goes on behind the prompt, for few-shot prompts
+    std::vector<std::string> stops = {};  ///< generation ends before the first of these
+    int maxNewTokens = 0;                 ///< 0 = as many as the answer could need
 };
 
 struct TaskFile {
@@ -40,22 +51,48 @@ struct TaskFile {
     std::vector<Problem> problems;  ///< rejected lines, each with its number and reason
 };
 
+/// The prompt around a `question`, where the harness has several and the row does not tell which.
+enum class QuestionForm {
+    Auto,      ///< by the file's name: openbookqa -> Bare, social-iqa, social_iqa or siqa -> QA, else Question
+    Question,  ///< "Question: <question>\nAnswer:" (ARC)
+    Bare,      ///< the question itself (OpenBookQA)
+    QA,        ///< "Q: <question>\nA:" (Social IQa)
+};
+
+struct TaskOptions {
+    std::int64_t maxTasks = 0;  ///< 0 = all
+    QuestionForm form = QuestionForm::Auto;
+    int shots = 0;                    ///< solved examples in front of every context, with an empty line between
+    std::filesystem::path shotsFile;  ///< where they come from, its first ones; empty: the first others of the file itself
+};
+
 /// Reads a .jsonl of tasks, one form of row per file or mixed; contexts as lm-evaluation-harness writes them:
 ///
-///  - `question`, `choices`, `answer` (index): "Question: <question>\nAnswer:" + " <choice>" (ARC, OpenBookQA, Social IQa)
+///  - `question`, `choices`, `answer` (index): the question in its form + " <choice>" (ARC, OpenBookQA, Social IQa)
 ///  - `goal`, `choices`, `answer`: "Question: <goal>\nAnswer:" + " <choice>" (PIQA)
 ///  - `context`, `choices`, `answer`: the context + " <choice>" (HellaSwag)
 ///  - `sentence` with one "_", `choices`, `answer`: the choice in place of the blank ends the context, and the rest of the
 ///    sentence is scored (WinoGrande)
-///  - `question`, `answer` true or false: "Question: <question>\nAnswer:" + " no" or " yes" (BoolQ)
+///  - `question`, `answer` true or false, perhaps `passage`: "<passage>\nQuestion: <question>?\nAnswer:" + " no" or " yes"
+///  (BoolQ)
+///  - `question`, `answer` with "#### <number>": "Question: <question>\nAnswer:", judged by its number (GSM8K)
 ///  - `prompt`, `answer` (a text): an exact-answer row
 ///
-/// `maxTasks` 0 = all. Throws NotFound, BadInput (empty, no usable row, not UTF-8).
+/// A .txt holds HellaSwag tasks of six lines as llama-perplexity reads them: context, index of the right ending, four endings.
+/// Throws NotFound, Usage (fewer examples than shots), BadInput (empty, no usable row, not UTF-8).
+TaskFile loadTasks(const std::filesystem::path& file, const TaskOptions& options);
 TaskFile loadTasks(const std::filesystem::path& file, std::int64_t maxTasks = 0);
 
 /// True when `generated` begins with `answer` (white space before either aside) and no letter or digit follows: "2. So" answers
 /// "2", "20" does not. Capitals count.
 bool isExactAnswer(std::string_view generated, std::string_view answer);
+
+/// What lm-evaluation-harness's gsm8k takes as the answer: the number behind the first "#### ", or the last number anywhere
+/// (flexible). "[invalid]" when there is none.
+enum class Extraction { Strict, Flexible };
+std::string extractedAnswer(std::string_view generated, Extraction extraction);
+/// Equal without ",", "$", everything up to "#### ", a full stop at the end and capitals.
+bool isSameAnswer(std::string_view found, std::string_view target);
 
 /// A context and the tokens to be scored after it.
 struct ScoredTokens {

@@ -55,6 +55,7 @@ constexpr std::array kFieldRules{
     FieldRule{"num_nextn_predict_layers", Follows::TrailingCount},
     FieldRule{"sliding_window_pattern", Follows::Period},
     FieldRule{"decoder_sparse_step", Follows::Period},
+    FieldRule{"moe_layer_freq", Follows::Period},
     FieldRule{"interleave_moe_layer_step", Follows::Period},
     FieldRule{"attn_layer_period", Follows::Period},
     FieldRule{"expert_layer_period", Follows::Period},

@@ -1,5 +1,6 @@
 #include "core/export/config_rewrite.h"
 
+#include "core/anatomy/family.h"
 #include "core/base/error.h"
 #include "core/base/numbers.h"
 #include "core/export/block_fields.h"
@@ -34,7 +35,8 @@ std::string_view torchName(DType dtype) {
 
 /// Scalars that hold for every block of a stock shape; the largest ones otherwise (resect.json then says the rest).
 struct Sizes {
-    int heads = 0, kvHeads = 0, headDim = 0, ffnSize = 0, experts = 0;
+    int heads = 0, kvHeads = 0, headDim = 0;
+    int denseWidth = 0, routedWidth = 0, experts = 0;
 };
 
 Sizes sizesOf(const ModelShape& shape) {
@@ -44,7 +46,8 @@ Sizes sizesOf(const ModelShape& shape) {
         sizes.kvHeads = std::max(sizes.kvHeads, block.numKvHeads);
         for (int heads : block.headsPerKv) perGroup = std::max(perGroup, heads);
         sizes.headDim = std::max(sizes.headDim, block.headDim);
-        sizes.ffnSize = std::max(sizes.ffnSize, block.ffnSize);
+        int& width = block.numExperts > 0 ? sizes.routedWidth : sizes.denseWidth;
+        width = std::max(width, block.ffnSize);
         sizes.experts = std::max(sizes.experts, block.numExperts);
     }
     sizes.kvHeads = std::max(sizes.kvHeads, 1);
@@ -52,17 +55,29 @@ Sizes sizesOf(const ModelShape& shape) {
     return sizes;
 }
 
+/// Changes a size only when it is another one, so that fields that are absent by default stay so.
+void setSize(Json& config, const char* field, int before, int after) {
+    if (after > 0 && after != before && !config[field].is_array()) config[field] = after;
+}
+
 void setSizes(Json& config, const ModelShape& source, const ModelShape& result) {
+    const Family& family = familyOf(result);
+    const ConfigFields& fields = family.fields;
     const Sizes before = sizesOf(source), after = sizesOf(result);
-    config["num_attention_heads"] = after.heads;
-    if (after.kvHeads != after.heads || config.contains("num_key_value_heads")) config["num_key_value_heads"] = after.kvHeads;
-    const bool explicitAlready = config.contains("head_dim") && !config["head_dim"].is_null();
-    if (explicitAlready || after.heads != before.heads || std::int64_t{after.heads} * after.headDim != result.hiddenSize)
-        config["head_dim"] = after.headDim;
-    if (after.ffnSize > 0 && !config["intermediate_size"].is_array()) config["intermediate_size"] = after.ffnSize;
-    if (after.experts == before.experts) return;
-    for (const char* field : {"num_local_experts", "num_experts", "n_routed_experts"})
-        if (config.contains(field)) config[field] = after.experts;
+    config[fields.heads] = after.heads;
+    if (fields.kvHeads && (after.kvHeads != after.heads || config.contains(fields.kvHeads))) config[fields.kvHeads] = after.kvHeads;
+    if (fields.headDim) {
+        const bool explicitAlready = config.contains(fields.headDim) && !config[fields.headDim].is_null();
+        if (explicitAlready || after.heads != before.heads || std::int64_t{after.heads} * after.headDim != result.hiddenSize)
+            config[fields.headDim] = after.headDim;
+    }
+    setSize(config, fields.ffn, before.denseWidth, after.denseWidth);
+    if (!family.moe || after.experts == 0) return;
+    setSize(config, family.moe->width, before.routedWidth, after.routedWidth);
+    setSize(config, family.moe->experts, before.experts, after.experts);
+    if (!family.moe->sharedCount || after.routedWidth == before.routedWidth) return;
+    for (const BlockShape& block : result.blocks)  // so many routed widths wide
+        if (block.sharedFfnSize > 0) config[family.moe->sharedCount] = block.sharedFfnSize / after.routedWidth;
 }
 
 void setDtype(Json& config, DType dtype) {
@@ -74,6 +89,38 @@ void setDtype(Json& config, DType dtype) {
             written = true;
         }
     if (!written) config["torch_dtype"] = value;
+}
+
+/// A step that says which blocks are mixtures does not survive dropped blocks; the list of dense ones does.
+void listDenseBlocks(Json& config, const ModelShape& source) {
+    const MoeFields* moe = familyOf(source).moe;
+    const Json step = config.value("decoder_sparse_step", Json(1));
+    if (!moe || moe->blocks != MoeFields::Blocks::SparseStep || !step.is_number_integer() || step.get<std::int64_t>() <= 1) return;
+    Json dense = Json::array();
+    for (int b = 0; b < source.numBlocks(); ++b)
+        if (source.blocks[static_cast<std::size_t>(b)].numExperts == 0) dense.push_back(b);
+    config["mlp_only_layers"] = std::move(dense);
+    config["decoder_sparse_step"] = 1;
+}
+
+/// A family whose blocks differ by their index gets the explicit list that its newer configuration class reads, once the cut breaks the rule.
+void setWindows(Json& config, const ModelShape& result, std::vector<Problem>& notes) {
+    if (familyOf(result).window != Family::Window::Alternating) return;
+    const auto listed = config.find("layer_types");
+    if (listed != config.end() && !listed->is_null()) return;  // rewritten with the other lists
+    bool byRule = true;
+    Json types = Json::array();
+    for (std::size_t i = 0; i < result.blocks.size(); ++i) {
+        const bool slides = result.blocks[i].slidingWindow > 0;
+        byRule = byRule && slides == (i % 2 == 0);
+        types.push_back(slides ? "sliding_attention" : "full_attention");
+    }
+    const bool none = std::none_of(result.blocks.begin(), result.blocks.end(), [](const BlockShape& block) { return block.slidingWindow > 0; });
+    if (byRule || (none && config.value("sliding_window", Json(1)).is_null())) return;
+    config["layer_types"] = std::move(types);
+    notes.push_back({Severity::Warning, "config.json: layer_types",
+                     "Written out, because the remaining blocks no longer alternate between sliding and full attention: needs transformers 4.53 or newer.",
+                     "Drop pairs of blocks to keep the rule that every runtime knows."});
 }
 
 /// Quantised weights are refused when the configuration is read; code files are not carried over.
@@ -107,7 +154,7 @@ void checkReadsBack(const ConfigRewrite& rewrite, const ModelShape& result) {
     if (read == expected) return;
     std::string where = "shape";
     if (read.numBlocks() != expected.numBlocks())
-        where = "num_hidden_layers";
+        where = familyOf(result).fields.blocks;
     else
         for (int b = 0; b < read.numBlocks() && where == "shape"; ++b)
             if (!(read.blocks[static_cast<std::size_t>(b)] == expected.blocks[static_cast<std::size_t>(b)]))
@@ -125,9 +172,11 @@ ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const 
     std::iota(kept.begin(), kept.end(), 0);
     if (way != SliceWay::Zeroed) kept = keptBlocks(cut);
     checkPerBlockOverrides(config, cut);
+    if (kept.size() != source.blocks.size()) listDenseBlocks(rewrite.config, source);
     if (kept.size() != source.blocks.size()) rewriteBlockFields(rewrite.config, source.numBlocks(), kept, rewrite.notes);
     removeCodePointers(rewrite.config, rewrite.notes);
     setSizes(rewrite.config, source, result);
+    setWindows(rewrite.config, result, rewrite.notes);
     if (dtype) setDtype(rewrite.config, *dtype);
     const bool stock = isUniform(result);
     const std::string modelType = stock ? result.modelType : "resect";

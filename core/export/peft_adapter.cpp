@@ -24,12 +24,27 @@ std::string text(std::int64_t number) { return toText(number); }
 
 std::string lastPart(const std::string& module) { return module.substr(module.rfind('.') + 1); }
 
+/// Where the list of blocks is named in a module: "layers" of "model.layers.3.self_attn.q_proj", "h" of "transformer.h.3.attn.c_attn".
+/// npos when no part is a number.
+std::size_t stackPosition(const std::string& module, std::int64_t* block = nullptr) {
+    std::size_t before = std::string::npos;
+    for (std::size_t at = 0; at < module.size();) {
+        const std::size_t end = std::min(module.find('.', at), module.size());
+        if (const auto number = parseInt(std::string_view(module).substr(at, end - at)); number && before != std::string::npos) {
+            if (block) *block = *number;
+            return before;
+        }
+        before = at;
+        at = end + 1;
+    }
+    return std::string::npos;
+}
+
 /// N of "model.layers.N.self_attn.q_proj", -1 when there is none.
 std::int64_t blockOf(const std::string& module) {
-    const std::size_t at = module.find("layers.");
-    if (at == std::string::npos) return -1;
-    const std::size_t begin = at + 7, end = module.find('.', begin);
-    return parseInt(std::string_view(module).substr(begin, end - begin)).value_or(-1);
+    std::int64_t block = -1;
+    stackPosition(module, &block);
+    return block;
 }
 
 template <class T>
@@ -43,7 +58,7 @@ T commonest(const std::vector<T>& values) {
 /// PEFT looks for the pattern at the end of the module's name, after a dot; so the leading "model." goes and the dots are
 /// escaped.
 std::string patternKey(const std::string& module) {
-    const std::size_t at = module.find("layers.");
+    const std::size_t at = stackPosition(module);
     std::string key;
     for (char c : at == std::string::npos ? module : module.substr(at))
         key += c == '.' ? std::string("\\.") : std::string(1, c);
@@ -87,7 +102,7 @@ Json adapterConfig(const LoraAdapter& adapter) {
     config["auto_mapping"] = nullptr;
     config["base_model_name_or_path"] = adapter.base;
     config["bias"] = "none";
-    config["fan_in_fan_out"] = false;
+    config["fan_in_fan_out"] = adapter.transposed;
     config["inference_mode"] = true;
     config["init_lora_weights"] = true;
     config["layers_pattern"] = nullptr;
@@ -175,8 +190,6 @@ void checkSupported(const Json& config, const std::string& subject) {
     if (const std::string bias = stringField(config, "bias", subject, "none"); bias != "none")
         unsupported("bias", "trained biases are not supported");
     if (boolField(config, "use_dora", subject, false)) unsupported("use_dora", "DoRA magnitudes are not supported");
-    if (boolField(config, "fan_in_fan_out", subject, false))
-        unsupported("fan_in_fan_out", "transposed weights are not supported");
     if (const auto saved = config.find("modules_to_save"); saved != config.end() && !saved->is_null() && !saved->empty())
         unsupported("modules_to_save", "modules saved beside the adapter are not supported: " + saved->dump());
 }
@@ -236,6 +249,7 @@ LoraAdapter readLoraAdapter(const fs::path& path) {
     LoraAdapter adapter;
     adapter.base = stringField(config, "base_model_name_or_path", subject, "");
     adapter.dropout = numberField(config, "lora_dropout", subject, 0);
+    adapter.transposed = boolField(config, "fan_in_fan_out", subject, false);
     for (const TensorInfo& tensor : file.tensors()) {
         const std::string where = file.path().string() + ": " + tensor.name;
         const bool isA = tensor.name.ends_with(kA), isB = tensor.name.ends_with(kB);
@@ -259,7 +273,8 @@ std::vector<Problem> checkLoraAdapter(const LoraAdapter& adapter, const Anatomy&
                                 "The adapter belongs to another base: one with other blocks or layers."});
             continue;
         }
-        const std::vector<std::int64_t>& shape = found->second.shape;
+        std::vector<std::int64_t> shape = found->second.shape;
+        if (familyOf(base.shape()).transposedLinears) std::reverse(shape.begin(), shape.end());
         if (shape != std::vector<std::int64_t>{pair.out, pair.in})
             problems.push_back({Severity::Error, pair.module,
                                 "The adapter is made for " + text(pair.out) + " x " + text(pair.in) + ", the base has " +

@@ -24,6 +24,7 @@ struct LoraAdapter {
     int numBlocks = 0;  ///< of the base; decides whether target_modules can be short names. 0 = unknown
     double dropout = 0;
     std::vector<LoraPair> pairs;  ///< in any order
+    bool transposed = false;  ///< the base stores its matrices [in, out] (GPT-2): `fan_in_fan_out`. A and B are the same either way
 };
 
 /// Writes adapter_config.json and adapter_model.safetensors (tensors `base_model.model.<module>.lora_A.weight` [rank, in],

@@ -27,6 +27,9 @@ enum Feature : std::size_t {
     FirstAttentionAbsent,  // S9
     MlpAbsent,             // S10
     ExpertsVary,           // S13; equally many fewer (S12) opens everywhere
+    WindowsShifted,        // S1c: sliding blocks no longer stand where their index says
+    DenseAmongMixtures,    // some blocks have a dense MLP, the others experts
+    Pictures,              // a vision transformer
     NumFeatures,
 };
 using Features = std::bitset<NumFeatures>;
@@ -66,11 +69,17 @@ constexpr std::array kRules{
     Rule{MlpVaries, "*", P, kPad, "Opens on the padded copy, as the base model must open in transformers."},
 
     Rule{HeadsExplicit, "llama mistral", T, kOpens, "Needs transformers 4.45 or newer, which reads head_dim."},
-    Rule{HeadsExplicit, "qwen2 mixtral", T, kOpens,
+    Rule{HeadsExplicit, "gpt2 vit deit clip_vision_model", T, kPad, "Its class derives the head size from {hidden} / {heads}, which is not the real one."},
+    Rule{HeadsExplicit, "gpt2", V, kPad, "It derives the head size from {hidden} / {heads}, which is not the real one."},
+    Rule{HeadsExplicit, "gpt2 vit deit clip_vision_model", P, kPad, "The base model opens in transformers only after padding."},
+    Rule{HeadsExplicit, "deepseek", T, kPad, "Its class derives the head size from {hidden} / {heads}, which is not the real one."},
+    Rule{HeadsExplicit, "deepseek", V, kPad, "It derives the head size from {hidden} / {heads}, which is not the real one."},
+    Rule{HeadsExplicit, "deepseek", P, kPad, "The base model opens in transformers only after padding."},
+    Rule{HeadsExplicit, "qwen2 mixtral qwen2_moe phi3", T, kOpens,
          "Needs transformers 4.48 or newer; older ones derive the head size from {hidden} / {heads}."},
-    Rule{HeadsExplicit, "qwen2", V, kPad,
+    Rule{HeadsExplicit, "qwen2 qwen2_moe phi3", V, kPad,
          "It derives the head size from hidden_size / heads for this family: {hidden} / {heads} is not the real one."},
-    Rule{HeadsExplicit, "qwen2", L, kPad,
+    Rule{HeadsExplicit, "qwen2 qwen2_moe phi3 gpt2", L, kPad,
          "Releases of 2025 expect query and output matrices of {hidden} x {hidden} for this family."},
 
     Rule{HeadsNotDividing, "llama", T, kPad, "LlamaConfig refuses {heads} heads: hidden_size {hidden} is not a multiple."},
@@ -121,6 +130,16 @@ constexpr std::array kRules{
          "It reads one expert count for all blocks, and a padded expert could be chosen by the router: keep as many in every "
          "block."},
     Rule{ExpertsVary, "*", P, kNo, "The base model does not open in transformers."},
+
+    Rule{WindowsShifted, "*", T, kOpens, "Needs transformers 4.53 or newer, which reads layer_types; older ones take every second block as sliding."},
+    Rule{WindowsShifted, "*", V, kOpens, "Needs a release that reads layer_types; older ones take every second block as sliding."},
+    Rule{WindowsShifted, "*", L, kNo, "It takes every second block as sliding, whatever the file says: drop pairs of blocks."},
+    Rule{WindowsShifted, "*", P, kOpens, "Needs transformers 4.53 or newer, which reads layer_types."},
+
+    Rule{Pictures, "*", V, kNo, "It serves language models; this is a vision transformer."},
+    Rule{Pictures, "*", L, kNo, "It runs language models; this is a vision transformer."},
+
+    Rule{DenseAmongMixtures, "qwen2_moe qwen3_moe", L, kNo, "It expects a mixture of experts in every block of this family."},
 };
 
 bool listed(std::string_view list, std::string_view modelType) {
@@ -144,9 +163,11 @@ Features featuresOf(const ModelShape& shape) {
     const Family* family = findFamily(shape.modelType);
     if (!family) return features.set(UnknownFamily);
     const BlockShape* attention = firstWith(shape, &BlockShape::hasAttention);
-    const BlockShape* ffn = firstWith(shape, &BlockShape::hasFfn);
+    const BlockShape *dense = nullptr, *mixture = nullptr;  // the first of each kind
     features[FirstAttentionAbsent] = !shape.blocks.empty() && !shape.blocks.front().hasAttention;
     constexpr int kQuantBlock = 32;
+    for (std::size_t i = 0; i < shape.blocks.size() && family->window == Family::Window::Alternating; ++i)
+        if ((shape.blocks[i].slidingWindow > 0) != (i % 2 == 0)) features.set(WindowsShifted);
     for (const BlockShape& block : shape.blocks) {
         if (!block.hasAttention) features.set(AttentionAbsent);
         if (!block.hasFfn) features.set(MlpAbsent);
@@ -158,11 +179,15 @@ Features featuresOf(const ModelShape& shape) {
             if (family->needsHiddenDivisibleByHeads && shape.hiddenSize % block.numHeads != 0) features.set(HeadsNotDividing);
         }
         if (block.hasFfn) {
-            if (block.ffnSize != ffn->ffnSize) features.set(MlpVaries);
+            const BlockShape*& kind = block.numExperts > 0 ? mixture : dense;
+            if (!kind) kind = &block;
+            if (block.ffnSize != kind->ffnSize) features.set(MlpVaries);
             if (block.ffnSize % kQuantBlock != 0) features.set(MlpOddWidth);
-            if (block.numExperts != ffn->numExperts) features.set(ExpertsVary);
+            if (block.numExperts != kind->numExperts) features.set(ExpertsVary);
         }
     }
+    features[DenseAmongMixtures] = dense && mixture;
+    features[Pictures] = family->image != nullptr;
     return features;
 }
 
@@ -224,16 +249,18 @@ std::string pythonQuoted(const std::string& text) {
     return quoted + "\"";
 }
 
-std::string loadCommand(Runtime runtime, const std::string& folder) {
+std::string loadCommand(Runtime runtime, const ModelShape& shape, const std::string& folder) {
+    const std::string loader = !shape.image ? "AutoModelForCausalLM" : shape.image->labels > 0 ? "AutoModelForImageClassification" : "AutoModel";
+    const std::string load = loader + ".from_pretrained(" + pythonQuoted(folder) + ")";
     switch (runtime) {
     case T:
-        return "AutoModelForCausalLM.from_pretrained(" + pythonQuoted(folder) + ")";
+        return load;
     case V:
         return "vllm serve " + shellQuoted(folder);
     case L:
         return "python convert_hf_to_gguf.py " + shellQuoted(folder) + " --outfile model.gguf && llama-cli -m model.gguf";
     case P:
-        return "PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(" + pythonQuoted(folder) + "), \"ADAPTER\")";
+        return "PeftModel.from_pretrained(" + load + ", \"ADAPTER\")";
     }
     return {};
 }
@@ -266,24 +293,31 @@ std::vector<RuntimeVerdict> verdicts(const ModelShape& written) { return judge(w
 bool isUniform(const ModelShape& shape) noexcept {
     if (shape.blocks.empty()) return false;
     const BlockShape& first = shape.blocks.front();
-    return first.hasAttention && first.hasFfn && first.groupsAreEqual() &&
-           std::all_of(shape.blocks.begin(), shape.blocks.end(), [&](const BlockShape& block) {
-               return block.hasAttention && block.hasFfn && block.headDim == first.headDim &&
-                      block.headsPerKv == first.headsPerKv && block.ffnSize == first.ffnSize &&
-                      block.numExperts == first.numExperts && block.sharedFfnSize == first.sharedFfnSize;
-           });
+    const Family* family = findFamily(shape.modelType);
+    // Some classes know no head size of their own.
+    if (family && !family->fields.headDim && std::int64_t{first.numHeads} * first.headDim != shape.hiddenSize) return false;
+    const BlockShape *dense = nullptr, *mixture = nullptr;  // the first of each kind
+    return first.hasAttention && first.groupsAreEqual() && std::all_of(shape.blocks.begin(), shape.blocks.end(), [&](const BlockShape& block) {
+        if (!block.hasAttention || !block.hasFfn || block.headDim != first.headDim || block.headsPerKv != first.headsPerKv) return false;
+        // Where the shared expert is counted in routed widths, it must be a multiple of them.
+        if (block.sharedFfnSize > 0 && family && family->moe->sharedCount && block.sharedFfnSize % block.ffnSize != 0) return false;
+        const BlockShape*& kind = block.numExperts > 0 ? mixture : dense;
+        if (!kind) kind = &block;
+        return block.ffnSize == kind->ffnSize && block.numExperts == kind->numExperts && block.sharedFfnSize == kind->sharedFfnSize;
+    });
 }
 
 std::vector<LoadAdvice> loadAdvice(const ModelShape& written, const std::filesystem::path& folder,
                                    LoadAdvice::Evidence reopened) {
     const std::string path = folder.string();
     std::vector<LoadAdvice> rows{
-        {"Resect", Verdict::Opens, {}, "resect-cli eval " + shellQuoted(path) + " --data FILE", reopened}};
+        {"Resect", Verdict::Opens, {}, written.image ? "resect-cli logits " + shellQuoted(path) + " --input PICTURES.safetensors --out OUT.safetensors"
+                                                    : "resect-cli eval " + shellQuoted(path) + " --data FILE", reopened}};
     const bool stock = isUniform(written);
     for (RuntimeVerdict& row : verdicts(written)) {
         if (!stock && row.verdict == Verdict::Opens) row.verdict = Verdict::AfterPadding;
         rows.push_back({std::string(name(row.runtime)), row.verdict, std::move(row.reasons),
-                        row.verdict == Verdict::Opens ? loadCommand(row.runtime, path) : std::string(),
+                        row.verdict == Verdict::Opens ? loadCommand(row.runtime, written, path) : std::string(),
                         LoadAdvice::Evidence::Expected});
     }
     return rows;

@@ -21,14 +21,37 @@ namespace {
 /// The weights of one block by role, read from the files when asked for.
 class BlockWeightReader {
 public:
-    BlockWeightReader(const Checkpoint& checkpoint, const ModelShape& shape) : m_source(checkpointWeights(checkpoint, LoadOptions{})) {
+    BlockWeightReader(const Checkpoint& checkpoint, const ModelShape& shape)
+        : m_shape(shape), m_family(familyOf(shape)), m_source(checkpointWeights(checkpoint, LoadOptions{})) {
         for (const ExpectedTensor& tensor : expectedTensors(shape))
             if (tensor.block >= 0 && tensor.expert < 0) m_tensors.emplace(std::pair(tensor.block, tensor.role), tensor);
     }
-    bool has(int block, TensorRole role) const { return m_tensors.contains({block, role}); }
-    torch::Tensor read(int block, TensorRole role) const { return m_source(m_tensors.at({block, role})); }
+    bool has(int block, TensorRole role) const { return m_tensors.contains({block, role}) || m_tensors.contains({block, fused(role)}); }
+    /// [out, in], cut out of a fused tensor and turned where the family stores it so.
+    torch::Tensor read(int block, TensorRole role) const {
+        const bool own = m_tensors.contains({block, role});
+        auto weight = m_source(m_tensors.at({block, own ? role : fused(role)}));
+        if (m_family.transposedLinears) weight = weight.t();
+        if (own) return weight;
+        const BlockShape& shape = m_shape.blocks[static_cast<std::size_t>(block)];
+        const std::int64_t q = std::int64_t{shape.numHeads} * shape.headDim, kv = std::int64_t{shape.numKvHeads} * shape.headDim;
+        switch (role) {
+            case TensorRole::QueryWeight: return weight.narrow(0, 0, q);
+            case TensorRole::KeyWeight: return weight.narrow(0, q, kv);
+            case TensorRole::ValueWeight: return weight.narrow(0, q + kv, kv);
+            case TensorRole::GateWeight: return weight.narrow(0, 0, shape.ffnSize);
+            default: return weight.narrow(0, shape.ffnSize, shape.ffnSize);
+        }
+    }
 
 private:
+    static TensorRole fused(TensorRole role) {
+        using enum TensorRole;
+        if (role == QueryWeight || role == KeyWeight || role == ValueWeight) return QkvWeight;
+        return role == GateWeight || role == UpWeight ? GateUpWeight : role;
+    }
+    const ModelShape& m_shape;
+    const Family& m_family;
     WeightSource m_source;
     std::map<std::pair<int, TensorRole>, ExpectedTensor> m_tensors;
 };
@@ -77,7 +100,10 @@ std::vector<double> blockMagnitude(const BlockWeightReader& weights, const Block
     std::vector<double> scores;
     double tensors = 0;
     for (const UnitSlices& slices : slicesOf(kind)) {
-        if (!weights.has(block, slices.role)) return {};
+        if (!weights.has(block, slices.role)) {
+            if (slices.role == TensorRole::GateWeight && weights.has(block, TensorRole::UpWeight)) continue;  // a family without gates
+            return {};
+        }
         auto norms = sliceNorms(weights.read(block, slices.role), slices.axis, kind == ComponentKind::Channel ? 1 : shape.headDim, options.power);
         if (slices.owner != kind) norms = foldHeads(norms, shape.headsPerKv);
         scores.resize(norms.size(), 0.0);

@@ -2,6 +2,7 @@
 
 #include "core/base/error.h"
 #include "core/measure/perplexity.h"
+#include "core/measure/task_record.h"
 
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -42,33 +43,76 @@ ChoiceResult evaluateChoice(const LanguageModel& model, const Tokenizer& tokeniz
     std::vector<ScoredTokens> examples;
     for (const ChoiceOption& option : task.options)
         examples.push_back(scoredTokens(tokenizer, option.context, option.continuation, start, model.shape().maxPositions));
-    ChoiceResult result{task.id, scoreAll(model, examples), -1, -1};
-    double best = 0, bestNormalised = 0;
-    for (std::size_t i = 0; i < result.logProbability.size(); ++i) {
-        const double value = result.logProbability[i];
-        if (!std::isfinite(value)) throw Error(ErrorCode::BadInput, "task " + task.id, "the log-probability of choice " + std::to_string(i) + " is not finite");
-        const double normalised = value / static_cast<double>(std::max<std::int64_t>(1, task.options[i].characters));
-        if (result.picked < 0 || value > best) result.picked = static_cast<int>(i), best = value;
-        if (result.pickedNormalised < 0 || normalised > bestNormalised) result.pickedNormalised = static_cast<int>(i), bestNormalised = normalised;
-    }
+    ChoiceResult result;
+    result.id = task.id;
+    result.logProbability = scoreAll(model, examples);
+    for (std::size_t i = 0; i < result.logProbability.size(); ++i)
+        if (!std::isfinite(result.logProbability[i]))
+            throw Error(ErrorCode::BadInput, "task " + task.id, "the log-probability of choice " + std::to_string(i) + " is not finite");
     return result;
 }
 
-/// Greedy generation, as many tokens as the answer could need; right when what comes begins with the answer.
-ExactResult evaluateExact(const LanguageModel& model, const Tokenizer& tokenizer, const ExactTask& task, const JobContext& job) {
-    const auto prompt = tokenizer.encode(task.prompt, SpecialTokens::Add);
+/// The first of the largest quotients.
+template <class Length> int bestOf(const ChoiceResult& result, Length length) {
+    int best = -1;
+    double most = 0;
+    for (std::size_t i = 0; i < result.logProbability.size(); ++i) {
+        const double value = result.logProbability[i] / static_cast<double>(std::max<std::int64_t>(1, length(i)));
+        if (best < 0 || value > most) best = static_cast<int>(i), most = value;
+    }
+    return best;
+}
+
+void pick(ChoiceResult& result, const ChoiceTask& task) {
+    result.picked = bestOf(result, [](std::size_t) { return 1; });
+    result.pickedNormalised = bestOf(result, [&](std::size_t i) { return task.options[i].characters; });
+    result.pickedByBytes = bestOf(result, [&](std::size_t i) { return task.options[i].bytes; });
+}
+
+std::size_t stopIn(const std::string& text, const std::vector<std::string>& stops) {
+    std::size_t first = text.npos;
+    for (const std::string& stop : stops) first = std::min(first, text.find(stop));
+    return first;
+}
+
+/// Greedy generation up to a stop, or as many tokens as the answer could need.
+ExactResult generateAnswer(const LanguageModel& model, const Tokenizer& tokenizer, const ExactTask& task, const JobContext& job) {
+    std::vector<std::int64_t> prompt = tokenizer.encode(task.prompt, SpecialTokens::Add);
     SamplingOptions options;
     options.idLimit = tokenizer.vocabSize();
-    options.maxNewTokens = static_cast<int>(tokenizer.encode(" " + task.answer, SpecialTokens::Omit).size()) + 2;
-    const std::vector<std::int64_t> generated = generate(model, prompt, options, JobContext(job.stopToken(), {}));  // progress counts tasks
+    options.maxNewTokens = task.maxNewTokens > 0 ? task.maxNewTokens : static_cast<int>(tokenizer.encode(" " + task.answer, SpecialTokens::Omit).size()) + 2;
+    const auto room = static_cast<std::int64_t>(model.shape().maxPositions) - options.maxNewTokens;
+    if (model.shape().maxPositions > 0 && room < 1)
+        throw Error(ErrorCode::BadInput, "task " + task.id, "the model's context of " + std::to_string(model.shape().maxPositions) + " tokens has no room for an answer");
+    if (model.shape().maxPositions > 0 && static_cast<std::int64_t>(prompt.size()) > room) prompt.erase(prompt.begin(), prompt.end() - room);  // as the harness: the end is kept
     // Decoded together with the prompt, so that a space at the seam is not lost.
-    std::vector<std::int64_t> whole(prompt.begin(), prompt.end());
-    const std::string before = tokenizer.decode(whole);
-    whole.insert(whole.end(), generated.begin(), generated.end());
-    const std::string text = tokenizer.decode(whole);
-    ExactResult result{task.id, text.starts_with(before) ? text.substr(before.size()) : tokenizer.decode(generated), false};
-    result.right = isExactAnswer(result.generated, task.answer);
+    const std::string before = tokenizer.decode(prompt);
+    std::vector<std::int64_t> whole = prompt, added;
+    const auto text = [&] {
+        const std::string all = tokenizer.decode(whole);
+        return all.starts_with(before) ? all.substr(before.size()) : tokenizer.decode(added);
+    };
+    std::stop_source enough;
+    const std::stop_callback forward(job.stopToken(), [&] { enough.request_stop(); });
+    generate(model, prompt, options, JobContext(enough.get_token(), {}), [&](std::int64_t id, double) {  // progress counts tasks
+        whole.push_back(id);
+        added.push_back(id);
+        if (!task.stops.empty() && stopIn(text(), task.stops) != std::string::npos) enough.request_stop();
+    });
+    ExactResult result;
+    result.id = task.id;
+    result.generated = text();
+    result.generated.resize(std::min(result.generated.size(), stopIn(result.generated, task.stops)));
     return result;
+}
+
+void judge(ExactResult& result, const ExactTask& task) {
+    if (task.form == AnswerForm::Gsm8k) {
+        result.right = isSameAnswer(extractedAnswer(result.generated, Extraction::Strict), task.answer);
+        result.flexible = isSameAnswer(extractedAnswer(result.generated, Extraction::Flexible), task.answer);
+    } else {
+        result.right = result.flexible = isExactAnswer(result.generated, task.answer);
+    }
 }
 
 Accuracy accuracyOf(std::int64_t right, std::int64_t total) {
@@ -76,34 +120,111 @@ Accuracy accuracyOf(std::int64_t right, std::int64_t total) {
     return {share, total > 1 ? std::sqrt(share * (1 - share) / static_cast<double>(total - 1)) : 0, right, total};
 }
 
+/// Goes through the tasks; what an earlier run has finished is read from its results.
+class Evaluation {
+public:
+    Evaluation(const LanguageModel& model, const Tokenizer& tokenizer, const TaskFile& tasks, const TaskEvalOptions& options, const JobContext& job)
+        : m_model(model), m_tokenizer(tokenizer), m_tasks(tasks), m_options(options), m_job(job) {
+        m_scores.tasksTotal = static_cast<std::int64_t>(tasks.choices.size() + tasks.exact.size());
+        if (options.results.empty()) return;
+        m_record.emplace(options.results, Json{{"resect_task_results", 1},
+                                               {"task", tasks.name},
+                                               {"tasks", tasks.fingerprint},
+                                               {"model", options.model},
+                                               {"start", options.start == ContextStart::Bos ? "bos" : "plain"}});
+        std::int64_t index = 0;
+        for (const ChoiceTask& task : tasks.choices) m_known += earlier(task, index++) != nullptr;
+        for (const ExactTask& task : tasks.exact) m_known += earlier(task, index++) != nullptr;
+    }
+
+    TaskScores run() {
+        for (const ChoiceTask& task : m_tasks.choices) {
+            if (m_job.stopped()) break;
+            addChoice(task);
+        }
+        for (const ExactTask& task : m_tasks.exact) {
+            if (m_job.stopped() || !addExact(task)) break;
+        }
+        const auto numChoices = static_cast<std::int64_t>(m_scores.choices.size()), numExact = static_cast<std::int64_t>(m_scores.exactAnswers.size());
+        m_scores.accuracy = accuracyOf(m_right, numChoices);
+        m_scores.normalised = accuracyOf(m_rightNormalised, numChoices);
+        m_scores.byBytes = accuracyOf(m_rightByBytes, numChoices);
+        m_scores.exact = accuracyOf(m_exact, numExact);
+        m_scores.flexible = accuracyOf(m_flexible, numExact);
+        return std::move(m_scores);
+    }
+
+private:
+    const Json* earlier(const ChoiceTask& task, std::int64_t index) const {
+        const Json* row = m_record ? m_record->find(index, task.id) : nullptr;
+        return row && row->contains("logProbability") && (*row)["logProbability"].size() == task.options.size() ? row : nullptr;
+    }
+    const Json* earlier(const ExactTask& task, std::int64_t index) const {
+        const Json* row = m_record ? m_record->find(index, task.id) : nullptr;
+        return row && row->contains("generated") ? row : nullptr;
+    }
+
+    void addChoice(const ChoiceTask& task) {
+        ChoiceResult result;
+        const Json* row = earlier(task, m_scores.tasksDone);
+        if (row) {
+            result.id = task.id;
+            readField(*row, "logProbability", result.logProbability);
+        } else {
+            result = evaluateChoice(m_model, m_tokenizer, task, m_options.start);
+        }
+        pick(result, task);
+        if (m_record && !row)
+            m_record->add(Json{{"index", m_scores.tasksDone}, {"id", task.id}, {"answer", task.answer}, {"logProbability", result.logProbability}, {"picked", result.picked}, {"pickedNormalised", result.pickedNormalised}});
+        m_right += result.picked == task.answer;
+        m_rightNormalised += result.pickedNormalised == task.answer;
+        m_rightByBytes += result.pickedByBytes == task.answer;
+        m_scores.choices.push_back(std::move(result));
+        step(row != nullptr);
+    }
+
+    /// False when generation was stopped half-way.
+    bool addExact(const ExactTask& task) {
+        ExactResult result;
+        const Json* row = earlier(task, m_scores.tasksDone);
+        if (row) {
+            result.id = task.id;
+            result.generated = stringField(*row, "generated", m_options.results.string() + ": " + task.id);
+        } else {
+            result = generateAnswer(m_model, m_tokenizer, task, m_job);
+            if (m_job.stopped()) return false;
+        }
+        judge(result, task);
+        if (m_record && !row) m_record->add(Json{{"index", m_scores.tasksDone}, {"id", task.id}, {"answer", task.answer}, {"generated", result.generated}, {"right", result.right}, {"flexible", result.flexible}});
+        m_exact += result.right;
+        m_flexible += result.flexible;
+        m_scores.exactAnswers.push_back(std::move(result));
+        step(row != nullptr);
+        return true;
+    }
+
+    /// Progress counts the tasks that this run has to do, so that the time left is right.
+    void step(bool known) {
+        ++m_scores.tasksDone;
+        m_scores.tasksResumed += known;
+        if (!known) m_job.progress({static_cast<double>(m_scores.tasksDone - m_scores.tasksResumed), static_cast<double>(m_scores.tasksTotal - m_known), "tasks", m_tasks.name});
+    }
+
+    const LanguageModel& m_model;
+    const Tokenizer& m_tokenizer;
+    const TaskFile& m_tasks;
+    const TaskEvalOptions& m_options;
+    const JobContext& m_job;
+    std::optional<TaskRecord> m_record;
+    TaskScores m_scores;
+    std::int64_t m_right = 0, m_rightNormalised = 0, m_rightByBytes = 0, m_exact = 0, m_flexible = 0, m_known = 0;
+};
+
 }  // namespace
 
-TaskScores evaluateTasks(const LanguageModel& model, const Tokenizer& tokenizer, const TaskFile& tasks, ContextStart start, const JobContext& job) {
+TaskScores evaluateTasks(const LanguageModel& model, const Tokenizer& tokenizer, const TaskFile& tasks, const TaskEvalOptions& options, const JobContext& job) {
     const torch::NoGradGuard noGrad;
-    TaskScores scores;
-    scores.tasksTotal = static_cast<std::int64_t>(tasks.choices.size() + tasks.exact.size());
-    std::int64_t right = 0, rightNormalised = 0, exact = 0;
-    const auto step = [&] { job.progress({static_cast<double>(++scores.tasksDone), static_cast<double>(scores.tasksTotal), "tasks", tasks.name}); };
-    for (const ChoiceTask& task : tasks.choices) {
-        if (job.stopped()) break;
-        scores.choices.push_back(evaluateChoice(model, tokenizer, task, start));
-        right += scores.choices.back().picked == task.answer;
-        rightNormalised += scores.choices.back().pickedNormalised == task.answer;
-        step();
-    }
-    for (const ExactTask& task : tasks.exact) {
-        if (job.stopped()) break;
-        ExactResult result = evaluateExact(model, tokenizer, task, job);
-        if (job.stopped()) break;
-        exact += result.right;
-        scores.exactAnswers.push_back(std::move(result));
-        step();
-    }
-    const auto numChoices = static_cast<std::int64_t>(scores.choices.size());
-    scores.accuracy = accuracyOf(right, numChoices);
-    scores.normalised = accuracyOf(rightNormalised, numChoices);
-    scores.exact = accuracyOf(exact, static_cast<std::int64_t>(scores.exactAnswers.size()));
-    return scores;
+    return Evaluation(model, tokenizer, tasks, options, job).run();
 }
 
 }  // namespace resect

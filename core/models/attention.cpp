@@ -13,6 +13,9 @@ namespace {
 /// Bool [B or 1, 1, T, S], true where the key is visible.
 torch::Tensor visibleKeys(const AttentionInput& input) {
     const auto device = input.q_BTNH.device();
+    if (!input.span.causal) {
+        return torch::ones({1, 1, 1, 1}, torch::TensorOptions(torch::kBool).device(device));
+    }
     const std::int64_t t = input.q_BTNH.size(1), s = input.k_BSGH.size(1);
     const auto key_S = torch::arange(s, torch::TensorOptions(torch::kInt32).device(device));
     const auto query_T1 = (torch::arange(t, key_S.options()) + static_cast<int>(input.span.offset)).unsqueeze(1);
@@ -46,6 +49,9 @@ torch::Tensor spreadGroups(const torch::Tensor& kv_BSGH, const std::vector<int>&
 class ExactAttention final : public AttentionKernel {
 public:
     torch::Tensor forward(const AttentionInput& input) const override {
+        if (input.softcap > 0 || !input.span.causal) {  // the fast versions have no cap and are causal
+            return plainAttention(input);
+        }
         if (ops::useFast(input.q_BTNH)) {
             return fast::attention(input);
         }
@@ -74,7 +80,7 @@ torch::Tensor plainAttention(const AttentionInput& input, torch::Tensor* weights
     const auto q_BNTH = input.q_BTNH.transpose(1, 2);
     const auto k_BNSH = spreadGroups(input.k_BSGH, *input.headsPerKv);
     const auto v_BNSH = spreadGroups(input.v_BSGH, *input.headsPerKv);
-    auto scores_BNTS = torch::matmul(q_BNTH, k_BNSH.transpose(2, 3)) * input.scale;
+    auto scores_BNTS = ops::softcap(torch::matmul(q_BNTH, k_BNSH.transpose(2, 3)) * input.scale, input.softcap);
     scores_BNTS = scores_BNTS.masked_fill(visibleKeys(input).logical_not(), -std::numeric_limits<float>::infinity());
     const auto softmaxType = dtype == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
     const auto p_BNTS = torch::softmax(scores_BNTS, -1, softmaxType).to(dtype);

@@ -12,6 +12,7 @@ struct AttentionSpan {
     torch::Tensor first_BT;    ///< int32 [B,T] on the model's device; undefined = 0 everywhere
     std::int64_t offset = 0;   ///< cached tokens before this run
     int window = 0;            ///< keys seen, the token itself included; 0 = all
+    bool causal = true;        ///< false: every query sees every key, and the other fields do not count
 };
 
 /// Queries and keys after rotation. Dimensions may be strided views; the last one is dense.
@@ -20,6 +21,7 @@ struct AttentionInput {
     const std::vector<int>* headsPerKv;     ///< query heads of each kv group, heads numbered group by group
     AttentionSpan span;
     double scale = 1;                       ///< on the scores, 1 / sqrt(H)
+    double softcap = 0;                     ///< scores become cap tanh(score / cap) before the mask; 0 = as they are
 };
 
 /// Softmax attention of one layer (one of the four seams). Stateless.

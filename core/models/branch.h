@@ -31,6 +31,7 @@ public:
     /// Left padding of each row, empty when there is none; what a cache must remember. Throws Unsupported for right padding or documents.
     std::vector<std::int64_t> leftPadding() const;
     RotaryTable::Rows rotary(RotaryTable& table) const;
+    torch::Tensor positions(torch::Device device) const;  ///< int64 [B or 1, T]
 
 private:
     void layOut(const TokenBatch& batch, torch::Device device, const std::vector<std::int64_t>& padding);
@@ -46,7 +47,7 @@ struct RunContext {
     int block = 0;
     Observer* observer = nullptr;
     const TokenLayout* layout = nullptr;
-    std::function<const RotaryTable::Rows&(int headDim)> rotary;
+    std::function<const RotaryTable::Rows&(int rotaryDim)> rotary;
     LayerCache* cache = nullptr;   ///< of this block's attention; null = no cache
 
     bool wants(TapPoint point) const { return observer && observer->wants(point, block); }

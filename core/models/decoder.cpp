@@ -6,24 +6,14 @@
 
 #include <torch/types.h>
 
+#include <cmath>
 #include <map>
 
 namespace resect {
 
 namespace {
 
-using Wanted = std::map<std::pair<int, std::string>, ExpectedTensor>;
-
-std::string modelTensor(const ModelShape& shape, TensorRole role) { return tensorName(*findFamily(shape.modelType), role); }
-
-torch::Tensor takeNamed(const std::vector<ExpectedTensor>& expected, const WeightSource& source, const std::string& name) {
-    for (const ExpectedTensor& tensor : expected) {
-        if (tensor.name == name) {
-            return source(tensor);
-        }
-    }
-    return {};
-}
+std::string modelTensor(const ModelShape& shape, TensorRole role) { return tensorName(familyOf(shape), role); }
 
 /// The same model with one block only, so that what a block needs is listed without the others.
 ModelShape withoutOtherBlocks(const ModelShape& shape, int block) {
@@ -69,31 +59,25 @@ LayerCache* DecoderCache::layer(int block) {
 }
 
 DecoderBlock buildBlock(const ModelShape& shape, int block, const WeightSource& source) {
-    std::map<std::string, ExpectedTensor> wanted;
+    std::map<std::pair<TensorRole, int>, ExpectedTensor> wanted;  // by role and expert
     for (ExpectedTensor& tensor : expectedTensors(withoutOtherBlocks(shape, block))) {
         if (tensor.block == block) {
-            wanted.emplace(tensor.name, std::move(tensor));
+            wanted.emplace(std::pair(tensor.role, tensor.expert), std::move(tensor));
         }
     }
-    const Family& family = *findFamily(shape.modelType);
     const TakeWeight take = [&](TensorRole role, int expert) {
-        const auto found = wanted.find(tensorName(family, role, block, expert));
+        const auto found = wanted.find({role, expert});
         return found == wanted.end() ? torch::Tensor() : source(found->second);
     };
     return {attentionBranch(shape, block, take), ffnBranch(shape, block, take)};
 }
 
 Decoder::Decoder(ModelShape shape, const LoadOptions& options, const WeightSource& source, Parts parts, const JobContext& job)
-    : m_shape(std::move(shape)), m_device(options.device), m_dtype(computeDtype(options)), m_blocks(m_shape.blocks.size()) {
-    if (!findFamily(m_shape.modelType)) {
-        throw Error(ErrorCode::Unsupported, "config.json: model_type", "\"" + m_shape.modelType + "\" cannot be run");
-    }
+    : m_shape(std::move(shape)), m_device(options.device), m_dtype(computeDtype(options)), m_family(familyOf(m_shape)), m_blocks(m_shape.blocks.size()) {
     for (const BlockShape& block : m_shape.blocks) {
-        if (block.sharedFfnSize > 0) {
-            throw Error(ErrorCode::Unsupported, "config.json", "shared experts cannot be run yet");
-        }
-        if (block.hasAttention && !m_rotary.contains(block.headDim)) {
-            m_rotary.try_emplace(block.headDim, m_shape, block.headDim, m_device);
+        const int rotating = rotaryDim(m_shape, block.headDim);
+        if (block.hasAttention && rotating > 0 && !m_rotary.contains(rotating)) {
+            m_rotary.try_emplace(rotating, m_shape, rotating, m_device);
         }
     }
     if (parts == Parts::None) {
@@ -111,7 +95,23 @@ Decoder::Decoder(ModelShape shape, const LoadOptions& options, const WeightSourc
 }
 
 void Decoder::loadEmbedding(const WeightSource& source) {
-    m_embedding = takeNamed(expectedTensors(withoutOtherBlocks(m_shape, -1)), source, modelTensor(m_shape, TensorRole::TokenEmbedding));
+    for (const ExpectedTensor& tensor : outerTensors(m_shape)) {
+        if (tensor.role == TensorRole::TokenEmbedding) {
+            m_embedding = source(tensor);
+        } else if (isEmbeddingRole(tensor.role)) {
+            m_outer[tensor.role] = source(tensor);
+        }
+    }
+}
+
+void Decoder::freeEmbedding() {
+    m_embedding.reset();
+    std::erase_if(m_outer, [](const auto& entry) { return isEmbeddingRole(entry.first); });
+}
+
+torch::Tensor Decoder::outer(TensorRole role) const {
+    const auto found = m_outer.find(role);
+    return found == m_outer.end() ? torch::Tensor() : found->second;
 }
 
 void Decoder::loadBlock(int block, const WeightSource& source) {
@@ -122,9 +122,15 @@ void Decoder::loadBlock(int block, const WeightSource& source) {
 void Decoder::freeBlock(int block) { m_blocks[static_cast<std::size_t>(block)] = {}; }
 
 void Decoder::loadHead(const WeightSource& source) {
-    const auto expected = expectedTensors(withoutOtherBlocks(m_shape, -1));
-    m_norm = takeNamed(expected, source, modelTensor(m_shape, TensorRole::FinalNorm));
-    m_head = m_shape.tiedEmbeddings ? torch::Tensor() : takeNamed(expected, source, modelTensor(m_shape, TensorRole::LmHead));
+    for (const ExpectedTensor& tensor : outerTensors(m_shape)) {
+        if (tensor.role == TensorRole::FinalNorm) {
+            m_norm = source(tensor);
+        } else if (tensor.role == TensorRole::LmHead) {
+            m_head = source(tensor);
+        } else if (!isEmbeddingRole(tensor.role)) {
+            m_outer[tensor.role] = source(tensor);
+        }
+    }
     if (m_shape.tiedEmbeddings && !m_embedding.defined()) {
         loadEmbedding(source);
     }
@@ -176,7 +182,10 @@ bool Decoder::skips(int block, BranchSlot slot) const {
            (shape.numExperts > 0 && keptExperts(shape, cut).empty());
 }
 
-torch::Tensor Decoder::embed(const TokenBatch& batch) const {
+torch::Tensor Decoder::embed(const TokenBatch& batch, const KvCache* cache) const {
+    if (m_shape.image) {
+        return embedImages(batch.pixels_BCHW);
+    }
     if (batch.ids_BT.is_cpu() && batch.ids_BT.numel() > 0) {
         const auto [low, high] = torch::aminmax(batch.ids_BT);
         if (low.item<std::int64_t>() < 0 || high.item<std::int64_t>() >= m_shape.vocabSize) {
@@ -184,13 +193,64 @@ torch::Tensor Decoder::embed(const TokenBatch& batch) const {
                                                               std::to_string(low.item<std::int64_t>() < 0 ? low.item<std::int64_t>() : high.item<std::int64_t>()));
         }
     }
-    return torch::embedding(m_embedding, batch.ids_BT.to(m_device));
+    auto x_BTD = torch::embedding(m_embedding, batch.ids_BT.to(m_device));
+    if (m_family.scaledEmbedding) {  // the factor is rounded to the model's precision, as it was trained
+        x_BTD = x_BTD * torch::full({}, std::sqrt(static_cast<double>(m_shape.hiddenSize)), x_BTD.options());
+    }
+    if (const auto table_PD = outer(TensorRole::PositionEmbedding); table_PD.defined()) {
+        const auto positions_BT = layoutOf(batch, cache).positions(m_device);
+        if (const auto last = positions_BT.max().item<std::int64_t>(); last >= table_PD.size(0)) {
+            throw Error(ErrorCode::BadInput, "tokens", "the model knows positions up to " + std::to_string(table_PD.size(0) - 1) + ", found " +
+                                                           std::to_string(last) + "; use a shorter context");
+        }
+        x_BTD = x_BTD + torch::embedding(table_PD, positions_BT);
+    }
+    return x_BTD;
+}
+
+torch::Tensor Decoder::embedImages(const torch::Tensor& pixels_BCHW) const {
+    const ImageShape& image = *m_shape.image;
+    const std::vector<std::int64_t> expected{image.channels, image.height, image.width};
+    if (!pixels_BCHW.defined() || pixels_BCHW.dim() != 4 || pixels_BCHW.sizes().slice(1) != c10::IntArrayRef(expected)) {
+        throw Error(ErrorCode::BadInput, "pixel_values", std::string(m_family.title) + " runs pictures [batch, " + std::to_string(image.channels) + ", " +
+                                                             std::to_string(image.height) + ", " + std::to_string(image.width) + "], found " +
+                                                             (pixels_BCHW.defined() ? c10::str(pixels_BCHW.sizes()) : std::string("text")));
+    }
+    const auto patchBias = outer(TensorRole::PatchBias);
+    const auto patches_BDHW = torch::conv2d(pixels_BCHW.to(m_device, m_dtype), outer(TensorRole::PatchWeight), patchBias, {image.patchHeight, image.patchWidth});
+    const std::int64_t b = pixels_BCHW.size(0), d = m_shape.hiddenSize;
+    std::vector<torch::Tensor> tokens{outer(TensorRole::ClassToken).view({1, 1, d}).expand({b, 1, d})};
+    if (const auto token = outer(TensorRole::DistillationToken); token.defined()) {
+        tokens.push_back(token.expand({b, 1, d}));
+    }
+    tokens.push_back(patches_BDHW.flatten(2).transpose(1, 2));  // row by row
+    const auto x_BTD = torch::cat(tokens, 1) + outer(TensorRole::PositionEmbedding).view({1, image.tokens(), d});
+    const auto norm = outer(TensorRole::InputNorm);
+    return norm.defined() ? ops::norm(m_family.norm, x_BTD, norm, outer(TensorRole::InputNormBias), m_shape.normEps) : x_BTD;
+}
+
+torch::Tensor Decoder::classify(const torch::Tensor& normed_BTD) const {
+    if (!m_head.defined()) {
+        return normed_BTD.narrow(1, 0, 1);
+    }
+    const auto logits = ops::linear(normed_BTD.narrow(1, 0, 1), m_head, outer(TensorRole::LmHeadBias));
+    const auto second = outer(TensorRole::DistillationHead);
+    return second.defined() ? (logits + ops::linear(normed_BTD.narrow(1, 1, 1), second, outer(TensorRole::DistillationHeadBias))) / 2 : logits;
+}
+
+TokenLayout Decoder::layoutOf(const TokenBatch& batch, const KvCache* cache) const {
+    if (m_shape.image) {
+        const std::int64_t rows = batch.pixels_BCHW.defined() ? batch.pixels_BCHW.size(0) : 1;
+        return TokenLayout({torch::zeros({rows, m_shape.image->tokens()}, torch::kInt64), {}, {}, {}}, m_device, 0, {});
+    }
+    const auto* held = dynamic_cast<const DecoderCache*>(cache);
+    return TokenLayout(batch, m_device, held ? held->length() : 0, held ? held->leftPadding : std::vector<std::int64_t>{});
 }
 
 torch::Tensor Decoder::runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, int first, int last, Observer* observer, KvCache* cache) const {
     auto* held = dynamic_cast<DecoderCache*>(cache);
     const std::int64_t offset = held ? held->length() : 0;
-    const TokenLayout layout(batch, m_device, offset, held ? held->leftPadding : std::vector<std::int64_t>{});
+    const TokenLayout layout = layoutOf(batch, cache);
     if (held && (offset + layout.tokens() > held->capacity() || x_BTD.size(0) != held->batchSize())) {
         throw Error(ErrorCode::BadInput, "kv cache", "holds " + std::to_string(held->batchSize()) + " rows of " + std::to_string(held->capacity()) +
                                                          " tokens, asked for " + std::to_string(x_BTD.size(0)) + " of " +
@@ -200,9 +260,9 @@ torch::Tensor Decoder::runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, i
     RunContext context;
     context.observer = observer;
     context.layout = &layout;
-    context.rotary = [&](int headDim) -> const RotaryTable::Rows& {
-        auto found = rows.find(headDim);
-        return found != rows.end() ? found->second : rows.emplace(headDim, layout.rotary(m_rotary.at(headDim))).first->second;
+    context.rotary = [&](int rotating) -> const RotaryTable::Rows& {
+        auto found = rows.find(rotating);
+        return found != rows.end() ? found->second : rows.emplace(rotating, layout.rotary(m_rotary.at(rotating))).first->second;
     };
     for (int block = first; block < last; ++block) {
         if (!m_cut.blocks.empty() && m_cut.blocks[static_cast<std::size_t>(block)].block) {
@@ -230,24 +290,37 @@ torch::Tensor Decoder::runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, i
     return x_BTD;
 }
 
-torch::Tensor Decoder::finalNorm(const torch::Tensor& x_BTD) const { return ops::rmsNorm(x_BTD, m_norm, m_shape.normEps); }
+torch::Tensor Decoder::finalNorm(const torch::Tensor& x_BTD) const { return ops::norm(m_family.norm, x_BTD, m_norm, outer(TensorRole::FinalNormBias), m_shape.normEps); }
 
-torch::Tensor Decoder::head(const torch::Tensor& normed_BTD) const { return ops::linear(normed_BTD, headWeight(), {}); }
+torch::Tensor Decoder::head(const torch::Tensor& normed_BTD) const {
+    if (m_shape.image) {
+        return classify(normed_BTD);
+    }
+    return ops::softcap(ops::linear(normed_BTD, headWeight(), {}), m_shape.finalSoftcap);
+}
 
 torch::Tensor Decoder::loss(const TokenBatch& batch, const torch::Tensor& targets_BT) const {
+    if (m_shape.image) {
+        const auto normed_BTD = finalNorm(runBlocks(embed(batch, nullptr), batch, 0, m_shape.numBlocks(), nullptr, nullptr));
+        const auto logits_BV = classify(normed_BTD).select(1, 0);
+        const auto wide = logits_BV.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+        return torch::cross_entropy_loss(logits_BV.to(wide), targets_BT.reshape({-1}).to(m_device));
+    }
     if (targets_BT.sizes() != batch.ids_BT.sizes()) {
         throw Error(ErrorCode::BadInput, "targets", "have another shape than the token ids");
     }
-    const auto normed_BTD = finalNorm(runBlocks(embed(batch), batch, 0, m_shape.numBlocks(), nullptr, nullptr));
-    return ops::headLoss(normed_BTD.view({-1, normed_BTD.size(2)}), headWeight(), targets_BT.reshape({-1}));
+    const auto normed_BTD = finalNorm(runBlocks(embed(batch, nullptr), batch, 0, m_shape.numBlocks(), nullptr, nullptr));
+    return ops::headLoss(normed_BTD.view({-1, normed_BTD.size(2)}), headWeight(), targets_BT.reshape({-1}), m_shape.finalSoftcap);
 }
 
 void Decoder::visitParameters(const std::function<void(const std::string&, torch::Tensor&)>& visit) {
     if (m_embedding.defined()) {
         visit(modelTensor(m_shape, TensorRole::TokenEmbedding), m_embedding);
     }
-    const std::string someName = tensorName(*findFamily(m_shape.modelType), TensorRole::AttentionNorm, 0);
-    const std::string prefix = someName.substr(0, someName.find(".0.") + 1);
+    for (auto& [role, tensor] : m_outer) {
+        visit(modelTensor(m_shape, role), tensor);
+    }
+    const std::string prefix = m_family.blockPrefix;
     for (int block = 0; block < m_shape.numBlocks(); ++block) {
         const DecoderBlock& own = m_blocks[static_cast<std::size_t>(block)];
         for (Branch* branch : {own.attention.get(), own.ffn.get()}) {
@@ -319,7 +392,7 @@ std::unique_ptr<KvCache> Decoder::makeCache(int batchSize, int capacity) const {
 LanguageModel::~LanguageModel() = default;
 
 torch::Tensor LanguageModel::logits(const TokenBatch& batch, Observer* observer, KvCache* cache) const {
-    return head(finalNorm(runBlocks(embed(batch), batch, 0, shape().numBlocks(), observer, cache)));
+    return head(finalNorm(runBlocks(embed(batch, cache), batch, 0, shape().numBlocks(), observer, cache)));
 }
 
 std::int64_t LanguageModel::numParameters() {

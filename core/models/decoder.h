@@ -32,7 +32,7 @@ struct DecoderBlock {
 };
 DecoderBlock buildBlock(const ModelShape& shape, int block, const WeightSource& source);
 
-/// The Llama-like families: which of them is only data. Parts may be missing when it serves a block stream.
+/// The decoder families: which of them is only data. Parts may be missing when it serves a block stream.
 class Decoder final : public LanguageModel {
 public:
     enum class Parts { All, None };
@@ -42,7 +42,7 @@ public:
     torch::Device device() const noexcept override { return m_device; }
     torch::ScalarType dtype() const noexcept override { return m_dtype; }
     void setCut(const Cut& cut) override;
-    torch::Tensor embed(const TokenBatch& batch) const override;
+    torch::Tensor embed(const TokenBatch& batch, const KvCache* cache = nullptr) const override;
     torch::Tensor runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, int first, int last, Observer* observer, KvCache* cache) const override;
     torch::Tensor finalNorm(const torch::Tensor& x_BTD) const override;
     torch::Tensor head(const torch::Tensor& normed_BTD) const override;
@@ -59,22 +59,28 @@ public:
     void loadEmbedding(const WeightSource& source);
     void loadBlock(int block, const WeightSource& source);
     void loadHead(const WeightSource& source);
-    void freeEmbedding() { m_embedding.reset(); }
+    void freeEmbedding();
     void freeBlock(int block);
 
 private:
     DecoderBlock& blockAt(int block);
     bool skips(int block, BranchSlot slot) const;
     void applyCut(int block);
+    torch::Tensor embedImages(const torch::Tensor& pixels_BCHW) const;
+    torch::Tensor classify(const torch::Tensor& normed_BTD) const;
+    torch::Tensor outer(TensorRole role) const;  // undefined where the family has none
+    TokenLayout layoutOf(const TokenBatch& batch, const KvCache* cache) const;
     const torch::Tensor& headWeight() const { return m_head.defined() ? m_head : m_embedding; }
 
     ModelShape m_shape;
     torch::Device m_device;
     torch::ScalarType m_dtype;
+    const Family& m_family;
     torch::Tensor m_embedding, m_norm, m_head;  // [V,D], [D], [V,D]; m_head undefined when tied
+    std::map<TensorRole, torch::Tensor> m_outer;    // the others that belong to no block, as far as they are loaded
     std::vector<DecoderBlock> m_blocks;
     Cut m_cut;                                  // without blocks = none
-    mutable std::map<int, RotaryTable> m_rotary;// by head dimension
+    mutable std::map<int, RotaryTable> m_rotary;// by rotating dimensions
 };
 
 /// The dtype in which a model of these options computes.

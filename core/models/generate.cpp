@@ -80,7 +80,7 @@ std::vector<std::int64_t> generate(const LanguageModel& model, std::span<const s
     std::vector<std::int64_t> next(prompt.begin(), prompt.end()), generated;
     while (static_cast<int>(generated.size()) < options.maxNewTokens && !job.stopped()) {
         const TokenBatch batch{torch::tensor(next, torch::kInt64).unsqueeze(0), {}, {}};
-        const auto x_BTD = model.runBlocks(model.embed(batch), batch, 0, shape.numBlocks(), nullptr, cache.get());
+        const auto x_BTD = model.runBlocks(model.embed(batch, cache.get()), batch, 0, shape.numBlocks(), nullptr, cache.get());
         const auto last_BD = x_BTD.select(1, x_BTD.size(1) - 1);
         const auto logits_V = model.head(model.finalNorm(last_BD)).view({-1}).to(torch::kCPU, torch::kFloat32);
         const auto [id, logProbability] = sampler.choose(logits_V);

@@ -2,11 +2,14 @@
 #include "core/base/error.h"
 #include "core/models/branch.h"
 #include "core/models/ops.h"
+#include "core/models/router.h"
 
 #include <torch/types.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <optional>
 
 namespace resect {
 
@@ -20,6 +23,24 @@ public:
     DenseLinear(torch::Tensor weight, torch::Tensor bias) : m_weight(std::move(weight)), m_bias(std::move(bias)) {}
     torch::Tensor forward(const torch::Tensor& x) const override { return ops::linear(x, m_weight, m_bias); }
     torch::Tensor mergedWeight() const override { return m_weight; }
+    torch::Tensor bias() const override { return m_bias; }
+    void visitParameters(const ParameterVisitor& visit) override {
+        visit("weight", m_weight);
+        if (m_bias.defined()) {
+            visit("bias", m_bias);
+        }
+    }
+
+private:
+    torch::Tensor m_weight, m_bias;
+};
+
+/// GPT-2's Conv1D: the weight is stored [in, out].
+class TransposedLinear final : public Linear {
+public:
+    TransposedLinear(torch::Tensor weight, torch::Tensor bias) : m_weight(std::move(weight)), m_bias(std::move(bias)) {}
+    torch::Tensor forward(const torch::Tensor& x) const override { return ops::linear(x, m_weight.t(), m_bias); }
+    torch::Tensor mergedWeight() const override { return m_weight.t(); }
     torch::Tensor bias() const override { return m_bias; }
     void visitParameters(const ParameterVisitor& visit) override {
         visit("weight", m_weight);
@@ -55,13 +76,20 @@ struct RoleTensor {
 class BlockWeights {
 public:
     BlockWeights(const ModelShape& shape, int block, const TakeWeight& take)
-        : m_family(*findFamily(shape.modelType)), m_take(take), m_block(block) {}
+        : m_family(familyOf(shape)), m_take(take), m_block(block) {}
 
-    RoleTensor tensor(TensorRole role) const { return {nameInBlock(role, -1), m_take(role, -1)}; }
+    RoleTensor tensor(TensorRole role) const {
+        auto taken = m_take(role, -1);
+        return taken.defined() ? RoleTensor{nameInBlock(role, -1), std::move(taken)} : RoleTensor{};
+    }
     RoleLinear linear(TensorRole weight, std::optional<TensorRole> bias = {}, int expert = -1) const {
         std::string role = nameInBlock(weight, expert);
         role.resize(role.rfind('.'));  // without ".weight"
-        return {role, denseLinear(m_take(weight, expert), bias ? m_take(*bias, expert) : torch::Tensor())};
+        auto stored = m_take(weight, expert), added = bias ? m_take(*bias, expert) : torch::Tensor();
+        if (m_family.transposedLinears) {
+            return {role, std::make_unique<TransposedLinear>(std::move(stored), std::move(added))};
+        }
+        return {role, denseLinear(std::move(stored), std::move(added))};
     }
 
 private:
@@ -88,70 +116,129 @@ torch::Tensor unitMask(const std::vector<int>& kept, int units, int width, const
     return mask.view({-1}).to(like.device(), like.scalar_type());
 }
 
+/// The family's norm over the last axis; absent (undefined weight) = nothing.
+class Norm {
+public:
+    Norm() = default;
+    Norm(const ModelShape& shape, RoleTensor weight, RoleTensor bias = {})
+        : m_kind(familyOf(shape).norm), m_eps(shape.normEps), m_weight(std::move(weight)), m_bias(std::move(bias)) {}
+    torch::Tensor operator()(const torch::Tensor& x) const { return defined() ? ops::norm(m_kind, x, m_weight.tensor, m_bias.tensor, m_eps) : x; }
+    bool defined() const { return m_weight.tensor.defined(); }
+    const torch::Tensor& weight() const { return m_weight.tensor; }
+    void visitParameters(const ParameterVisitor& visit) {
+        m_weight.visitParameters(visit);
+        m_bias.visitParameters(visit);
+    }
+
+private:
+    Family::Norm m_kind{};
+    double m_eps = 0;
+    RoleTensor m_weight, m_bias;
+};
+
 /// h = norm(x); q, k, v from h; rotate; attend; project.
 class AttentionBranch final : public Branch {
 public:
     AttentionBranch(const ModelShape& shape, int block, const TakeWeight& take)
-        : m_shape(shape.blocks[static_cast<std::size_t>(block)]), m_eps(shape.normEps), m_kernel(exactAttention()) {
+        : m_shape(shape.blocks[static_cast<std::size_t>(block)]), m_rotaryDim(rotaryDim(shape, m_shape.headDim)), m_clip(shape.clipQkv),
+          m_softcap(shape.attentionSoftcap), m_scale(1 / std::sqrt(shape.queryScale > 0 ? shape.queryScale : double(m_shape.headDim))),
+          m_kernel(exactAttention()) {
         const BlockWeights weights(shape, block, take);
-        m_q = weights.linear(TensorRole::QueryWeight, TensorRole::QueryBias);
-        m_k = weights.linear(TensorRole::KeyWeight, TensorRole::KeyBias);
-        m_v = weights.linear(TensorRole::ValueWeight, TensorRole::ValueBias);
+        const Family& family = familyOf(shape);
+        if (family.fusedQkv) {
+            m_inputs.push_back(weights.linear(TensorRole::QkvWeight, TensorRole::QkvBias));
+        } else {
+            m_inputs.push_back(weights.linear(TensorRole::QueryWeight, TensorRole::QueryBias));
+            m_inputs.push_back(weights.linear(TensorRole::KeyWeight, TensorRole::KeyBias));
+            m_inputs.push_back(weights.linear(TensorRole::ValueWeight, TensorRole::ValueBias));
+        }
         m_o = weights.linear(TensorRole::OutputWeight, TensorRole::OutputBias);
-        m_qNorm = weights.tensor(TensorRole::QueryNorm);
-        m_kNorm = weights.tensor(TensorRole::KeyNorm);
-        m_norm = weights.tensor(TensorRole::AttentionNorm);
+        m_qNorm = Norm(shape, weights.tensor(TensorRole::QueryNorm));
+        m_kNorm = Norm(shape, weights.tensor(TensorRole::KeyNorm));
+        m_normsHeads = family.qkNorm != Family::QkNorm::Projection;
+        m_causal = !family.image;
+        m_norm = Norm(shape, weights.tensor(TensorRole::AttentionNorm), weights.tensor(TensorRole::AttentionNormBias));
+        m_postNorm = Norm(shape, weights.tensor(TensorRole::PostAttentionNorm));
     }
 
     torch::Tensor forward(const torch::Tensor& x_BTD, const RunContext& context) const override {
-        const std::int64_t b = x_BTD.size(0), t = x_BTD.size(1), h = m_shape.headDim;
-        const auto normed_BTD = ops::rmsNorm(x_BTD, m_norm.tensor, m_eps);
-        auto q_BTNH = m_q(normed_BTD).view({b, t, m_shape.numHeads, h});
-        auto k_BTGH = m_k(normed_BTD).view({b, t, m_shape.numKvHeads, h});
-        auto v_BTGH = m_v(normed_BTD).view({b, t, m_shape.numKvHeads, h});
-        if (m_qNorm.tensor.defined()) {
-            q_BTNH = ops::rmsNorm(q_BTNH, m_qNorm.tensor, m_eps);
-            k_BTGH = ops::rmsNorm(k_BTGH, m_kNorm.tensor, m_eps);
-        }
-        const RotaryTable::Rows& rotary = context.rotary(m_shape.headDim);
+        const std::int64_t b = x_BTD.size(0), t = x_BTD.size(1), h = m_shape.headDim, n = m_shape.numHeads, g = m_shape.numKvHeads;
+        const auto [q_BTC, k_BTC, v_BTC] = project(m_norm(x_BTD));
         AttentionInput input;
-        input.q_BTNH = ops::rotate(q_BTNH, rotary.cos, rotary.sin);
-        input.k_BSGH = ops::rotate(k_BTGH, rotary.cos, rotary.sin);
-        input.v_BSGH = v_BTGH;
+        input.q_BTNH = positioned(headsOf(q_BTC, m_qNorm, {b, t, n, h}), context);
+        input.k_BSGH = positioned(headsOf(k_BTC, m_kNorm, {b, t, g, h}), context);
+        input.v_BSGH = v_BTC.view({b, t, g, h});
         input.headsPerKv = &m_shape.headsPerKv;
         input.span = context.layout->span();
         input.span.window = m_shape.slidingWindow;
-        input.scale = 1.0 / std::sqrt(static_cast<double>(h));
+        input.span.causal = m_causal;
+        input.scale = m_scale;
+        input.softcap = m_softcap;
         if (context.cache) {
             append(*context.cache, input);
         }
-        auto heads_BTC = attend(input, context).reshape({b, t, m_shape.numHeads * h});
+        auto heads_BTC = attend(input, context).reshape({b, t, n * h});
         if (m_headMask.defined()) {
             heads_BTC = heads_BTC * m_headMask;
         }
         context.tap(TapPoint::HeadOutputs, heads_BTC);
-        return m_o(heads_BTC);
+        return m_postNorm(m_o(heads_BTC));
     }
 
     void visitParameters(const ParameterVisitor& visit) override {
-        for (RoleLinear* linear : {&m_q, &m_k, &m_v, &m_o}) {
-            linear->visitParameters(visit);
+        for (RoleLinear& linear : m_inputs) {
+            linear.visitParameters(visit);
         }
-        m_qNorm.visitParameters(visit);
-        m_kNorm.visitParameters(visit);
-        m_norm.visitParameters(visit);
+        m_o.visitParameters(visit);
+        for (Norm* norm : {&m_qNorm, &m_kNorm, &m_norm, &m_postNorm}) {
+            norm->visitParameters(visit);
+        }
     }
     void visitLinears(const LinearVisitor& visit) override {
-        for (RoleLinear* linear : {&m_q, &m_k, &m_v, &m_o}) {
-            visit(linear->role, linear->linear);
+        for (RoleLinear& linear : m_inputs) {
+            visit(linear.role, linear.linear);
         }
+        visit(m_o.role, m_o.linear);
     }
     void setCut(const BlockCut& cut) override {
-        m_headMask = unitMask(keptHeads(m_shape, cut), m_shape.numHeads, m_shape.headDim, m_norm.tensor);
+        m_headMask = unitMask(keptHeads(m_shape, cut), m_shape.numHeads, m_shape.headDim, m_norm.weight());
     }
     void setAttentionKernel(std::shared_ptr<const AttentionKernel> kernel) override { m_kernel = kernel ? std::move(kernel) : exactAttention(); }
 
 private:
+    std::array<torch::Tensor, 3> project(const torch::Tensor& normed_BTD) const {
+        std::array<torch::Tensor, 3> qkv;
+        if (m_inputs.size() == 1) {
+            const auto all = m_inputs.front()(normed_BTD);
+            const std::int64_t q = std::int64_t{m_shape.numHeads} * m_shape.headDim, kv = std::int64_t{m_shape.numKvHeads} * m_shape.headDim;
+            qkv = {all.narrow(-1, 0, q), all.narrow(-1, q, kv), all.narrow(-1, q + kv, kv)};
+        } else {
+            for (std::size_t i = 0; i < 3; ++i) {
+                qkv[i] = m_inputs[i](normed_BTD);
+            }
+        }
+        if (m_clip > 0) {
+            for (torch::Tensor& x : qkv) {
+                x = x.clamp(-m_clip, m_clip);
+            }
+        }
+        return qkv;
+    }
+    /// Normed over each head, or over all heads together before they are told apart.
+    torch::Tensor headsOf(const torch::Tensor& x_BTC, const Norm& norm, std::array<std::int64_t, 4> sizes) const {
+        return m_normsHeads ? norm(x_BTC.view(sizes)) : norm(x_BTC).view(sizes);
+    }
+    torch::Tensor positioned(const torch::Tensor& x_BTNH, const RunContext& context) const {
+        if (m_rotaryDim == 0) {
+            return x_BTNH;
+        }
+        const RotaryTable::Rows& rotary = context.rotary(m_rotaryDim);
+        if (m_rotaryDim == m_shape.headDim) {
+            return ops::rotate(x_BTNH, rotary.cos, rotary.sin);
+        }
+        const auto turned = ops::rotate(x_BTNH.narrow(-1, 0, m_rotaryDim).contiguous(), rotary.cos, rotary.sin);
+        return torch::cat({turned, x_BTNH.narrow(-1, m_rotaryDim, m_shape.headDim - m_rotaryDim)}, -1);
+    }
     torch::Tensor attend(const AttentionInput& input, const RunContext& context) const {
         if (!context.wants(TapPoint::AttentionWeights)) {
             return m_kernel->forward(input);
@@ -170,139 +257,212 @@ private:
     }
 
     BlockShape m_shape;
-    double m_eps;
-    RoleLinear m_q, m_k, m_v, m_o;
-    RoleTensor m_qNorm, m_kNorm, m_norm;
-    torch::Tensor m_headMask;  // [N*H]
+    int m_rotaryDim;                   // 0 = positions are not rotated
+    double m_clip, m_softcap, m_scale; // 0 = no clipping, no cap
+    std::vector<RoleLinear> m_inputs;  // q, k, v, or all three in one
+    RoleLinear m_o;
+    Norm m_qNorm, m_kNorm, m_norm, m_postNorm;
+    bool m_normsHeads = true, m_causal = true;
+    torch::Tensor m_headMask;          // [N*H]
     std::shared_ptr<const AttentionKernel> m_kernel;
 };
 
-/// down(activation(gate(x)) * up(x)): a dense MLP, or one expert.
-struct GatedMlp {
-    RoleLinear gate, up, down;
-    torch::Tensor channels(const torch::Tensor& x, const std::string& activation) const {
-        return ops::gatedActivation(gate(x), up(x), activation);
+/// down(activation(gate(x)) * up(x)), or down(activation(up(x))): a dense MLP, or one expert.
+struct Mlp {
+    std::string activation;
+    std::vector<RoleLinear> in;  // gate and up, both in one, or up alone
+    RoleLinear down;
+    bool gated = true;
+
+    torch::Tensor channels(const torch::Tensor& x) const {
+        if (!gated) {
+            return ops::activation(in.front()(x), activation);
+        }
+        if (in.size() == 2) {
+            return ops::gatedActivation(in[0](x), in[1](x), activation);
+        }
+        const auto halves = in.front()(x).chunk(2, -1);
+        return ops::gatedActivation(halves[0].contiguous(), halves[1].contiguous(), activation);
     }
-    std::array<RoleLinear*, 3> all() { return {&gate, &up, &down}; }
+    void visitParameters(const ParameterVisitor& visit) {
+        for (RoleLinear& linear : in) {
+            linear.visitParameters(visit);
+        }
+        down.visitParameters(visit);
+    }
+    void visitLinears(const LinearVisitor& visit) {
+        for (RoleLinear& linear : in) {
+            visit(linear.role, linear.linear);
+        }
+        visit(down.role, down.linear);
+    }
 };
+
+Mlp denseMlp(const ModelShape& shape, const BlockWeights& weights) {
+    const Family& family = familyOf(shape);
+    Mlp mlp{.activation = shape.activation, .in = {}, .down = weights.linear(TensorRole::DownWeight, TensorRole::DownBias), .gated = family.gatedMlp};
+    if (family.fusedGateUp) {
+        mlp.in.push_back(weights.linear(TensorRole::GateUpWeight));
+        return mlp;
+    }
+    if (family.gatedMlp) {
+        mlp.in.push_back(weights.linear(TensorRole::GateWeight, TensorRole::GateBias));
+    }
+    mlp.in.push_back(weights.linear(TensorRole::UpWeight, TensorRole::UpBias));
+    return mlp;
+}
+
+Mlp gatedMlp(const ModelShape& shape, const BlockWeights& weights, std::array<TensorRole, 3> gateUpDown, int expert) {
+    Mlp mlp{.activation = shape.activation, .in = {}, .down = weights.linear(gateUpDown[2], {}, expert)};
+    mlp.in.push_back(weights.linear(gateUpDown[0], {}, expert));
+    mlp.in.push_back(weights.linear(gateUpDown[1], {}, expert));
+    return mlp;
+}
 
 class MlpBranch final : public Branch {
 public:
-    MlpBranch(const ModelShape& shape, int block, const TakeWeight& take)
-        : m_shape(shape.blocks[static_cast<std::size_t>(block)]), m_eps(shape.normEps), m_activation(shape.activation) {
+    MlpBranch(const ModelShape& shape, int block, const TakeWeight& take) : m_shape(shape.blocks[static_cast<std::size_t>(block)]) {
         const BlockWeights weights(shape, block, take);
-        m_mlp = {weights.linear(TensorRole::GateWeight, TensorRole::GateBias), weights.linear(TensorRole::UpWeight, TensorRole::UpBias),
-                 weights.linear(TensorRole::DownWeight, TensorRole::DownBias)};
-        m_norm = weights.tensor(TensorRole::FfnNorm);
+        m_mlp = denseMlp(shape, weights);
+        m_norm = Norm(shape, weights.tensor(TensorRole::FfnNorm), weights.tensor(TensorRole::FfnNormBias));
+        m_postNorm = Norm(shape, weights.tensor(TensorRole::PostFfnNorm));
     }
     torch::Tensor forward(const torch::Tensor& x_BTD, const RunContext& context) const override {
-        auto channels_BTF = m_mlp.channels(ops::rmsNorm(x_BTD, m_norm.tensor, m_eps), m_activation);
+        auto channels_BTF = m_mlp.channels(m_norm(x_BTD));
         if (m_channelMask.defined()) {
             channels_BTF = channels_BTF * m_channelMask;
         }
         context.tap(TapPoint::Channels, channels_BTF);
-        return m_mlp.down(channels_BTF);
+        return m_postNorm(m_mlp.down(channels_BTF));
     }
     void visitParameters(const ParameterVisitor& visit) override {
-        for (RoleLinear* linear : m_mlp.all()) {
-            linear->visitParameters(visit);
-        }
+        m_mlp.visitParameters(visit);
         m_norm.visitParameters(visit);
+        m_postNorm.visitParameters(visit);
     }
-    void visitLinears(const LinearVisitor& visit) override {
-        for (RoleLinear* linear : m_mlp.all()) {
-            visit(linear->role, linear->linear);
-        }
-    }
+    void visitLinears(const LinearVisitor& visit) override { m_mlp.visitLinears(visit); }
     void setCut(const BlockCut& cut) override {
-        m_channelMask = unitMask(keptChannels(m_shape, cut), m_shape.ffnSize, 1, m_norm.tensor);
+        m_channelMask = unitMask(keptChannels(m_shape, cut), m_shape.ffnSize, 1, m_norm.weight());
     }
 
 private:
     BlockShape m_shape;
-    double m_eps;
-    std::string m_activation;
-    GatedMlp m_mlp;
-    RoleTensor m_norm;
+    Mlp m_mlp;
+    Norm m_norm, m_postNorm;
     torch::Tensor m_channelMask;  // [F]
 };
 
-/// Mixtral's mixture: softmax over all experts, the top k renormalised, each chosen expert runs on its tokens only.
+/// A mixture: each token goes through the experts that its router chooses and through the shared expert, if there is one.
 class MoeBranch final : public Branch {
 public:
     MoeBranch(const ModelShape& shape, int block, const TakeWeight& take)
-        : m_shape(shape.blocks[static_cast<std::size_t>(block)]), m_eps(shape.normEps), m_activation(shape.activation),
-          m_topK(shape.numExpertsPerToken), m_normTopK(shape.normTopK) {
+        : m_shape(shape.blocks[static_cast<std::size_t>(block)]), m_rule(routerRule(shape)) {
         const BlockWeights weights(shape, block, take);
         m_router = weights.linear(TensorRole::RouterWeight);
+        m_correction = weights.tensor(TensorRole::RouterCorrection);
         for (int expert = 0; expert < m_shape.numExperts; ++expert) {
-            m_experts.push_back({weights.linear(TensorRole::ExpertGateWeight, {}, expert), weights.linear(TensorRole::ExpertUpWeight, {}, expert),
-                                 weights.linear(TensorRole::ExpertDownWeight, {}, expert)});
+            m_experts.push_back(
+                gatedMlp(shape, weights, {TensorRole::ExpertGateWeight, TensorRole::ExpertUpWeight, TensorRole::ExpertDownWeight}, expert));
         }
-        m_norm = weights.tensor(TensorRole::FfnNorm);
+        if (m_shape.sharedFfnSize > 0) {
+            m_shared = gatedMlp(shape, weights, {TensorRole::SharedGateWeight, TensorRole::SharedUpWeight, TensorRole::SharedDownWeight}, -1);
+            if (familyOf(shape).moe->sharedGate) {
+                m_sharedGate = weights.linear(TensorRole::SharedExpertGate);
+            }
+        }
+        m_norm = Norm(shape, weights.tensor(TensorRole::FfnNorm), weights.tensor(TensorRole::FfnNormBias));
+        m_postNorm = Norm(shape, weights.tensor(TensorRole::PostFfnNorm));
+        m_channelMasks.resize(m_experts.size());
     }
 
     torch::Tensor forward(const torch::Tensor& x_BTD, const RunContext& context) const override {
-        const auto h_MD = ops::rmsNorm(x_BTD, m_norm.tensor, m_eps).view({-1, x_BTD.size(2)});
+        const auto h_MD = m_norm(x_BTD).reshape({-1, x_BTD.size(2)});
         auto router_ME = m_router(h_MD);
         if (m_expertBias.defined()) {
             router_ME = router_ME + m_expertBias;
         }
         context.tap(TapPoint::RouterLogits, router_ME.view({x_BTD.size(0), x_BTD.size(1), -1}));
-        const auto wide = router_ME.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
-        auto [weights_MK, chosen_MK] = torch::softmax(router_ME, -1, wide).topk(std::min(m_topK, m_keptExperts), -1);
-        if (m_normTopK) {
-            weights_MK = weights_MK / weights_MK.sum(-1, true);
-        }
-        weights_MK = weights_MK.to(h_MD.scalar_type());
-        auto out_MD = torch::zeros_like(h_MD);
+        const auto [weights_MK, chosen_MK] = route(router_ME, m_correction.tensor, m_expertBias, m_keptExperts, m_rule);
+        const auto share_MK = weights_MK.to(h_MD.scalar_type());
+        const std::array<std::int64_t, 3> sizes_BTK{x_BTD.size(0), x_BTD.size(1), chosen_MK.size(1)};
+        context.tap(TapPoint::ExpertChoice, chosen_MK.view(sizes_BTK));
+        context.tap(TapPoint::ExpertGates, weights_MK.view(sizes_BTK));
+        auto norms_MK = context.wants(TapPoint::ExpertNorms) ? torch::zeros_like(weights_MK) : torch::Tensor();
+        auto out_MD = m_shared ? shared(h_MD) : torch::zeros_like(h_MD);
         for (std::size_t expert = 0; expert < m_experts.size(); ++expert) {
             const auto where = chosen_MK.eq(static_cast<std::int64_t>(expert)).nonzero();  // [n, 2]: token, place among its k
             if (where.size(0) == 0) {
                 continue;
             }
             const auto tokens = where.select(1, 0), places = where.select(1, 1);
-            const auto x = h_MD.index_select(0, tokens);
-            const auto y = m_experts[expert].down(m_experts[expert].channels(x, m_activation));
-            out_MD = out_MD.index_add(0, tokens, y * weights_MK.index({tokens, places}).unsqueeze(1));
+            auto channels = m_experts[expert].channels(h_MD.index_select(0, tokens));
+            if (m_channelMasks[expert].defined()) {
+                channels = channels * m_channelMasks[expert];
+            }
+            const auto expert_ND = m_experts[expert].down(channels);
+            if (norms_MK.defined()) {
+                norms_MK.index_put_({tokens, places}, expert_ND.detach().to(norms_MK.scalar_type()).norm(2, -1));
+            }
+            out_MD = out_MD.index_add(0, tokens, expert_ND * share_MK.index({tokens, places}).unsqueeze(1));
         }
-        return out_MD.view(x_BTD.sizes());
+        if (norms_MK.defined()) {
+            context.tap(TapPoint::ExpertNorms, norms_MK.view(sizes_BTK));
+        }
+        return m_postNorm(out_MD.view(x_BTD.sizes()));
     }
 
     void visitParameters(const ParameterVisitor& visit) override {
         m_router.visitParameters(visit);
-        for (GatedMlp& expert : m_experts) {
-            for (RoleLinear* linear : expert.all()) {
-                linear->visitParameters(visit);
-            }
+        m_correction.visitParameters(visit);
+        for (Mlp& expert : m_experts) {
+            expert.visitParameters(visit);
+        }
+        if (m_shared) {
+            m_shared->visitParameters(visit);
+        }
+        if (m_sharedGate.linear) {
+            m_sharedGate.visitParameters(visit);
         }
         m_norm.visitParameters(visit);
+        m_postNorm.visitParameters(visit);
     }
     void visitLinears(const LinearVisitor& visit) override {
         visit(m_router.role, m_router.linear);
-        for (GatedMlp& expert : m_experts) {
-            for (RoleLinear* linear : expert.all()) {
-                visit(linear->role, linear->linear);
-            }
+        for (Mlp& expert : m_experts) {
+            expert.visitLinears(visit);
+        }
+        if (m_shared) {
+            m_shared->visitLinears(visit);
+        }
+        if (m_sharedGate.linear) {
+            visit(m_sharedGate.role, m_sharedGate.linear);
         }
     }
     void setCut(const BlockCut& cut) override {
         const std::vector<int> kept = keptExperts(m_shape, cut);
-        const auto mask = unitMask(kept, m_shape.numExperts, 1, m_norm.tensor);
+        const auto mask = unitMask(kept, m_shape.numExperts, 1, m_norm.weight());
         m_expertBias = mask.defined() ? mask.log() : mask;  // 0 or -inf
         m_keptExperts = static_cast<int>(kept.size());
+        for (std::size_t expert = 0; expert < m_experts.size(); ++expert) {
+            m_channelMasks[expert] = unitMask(keptChannels(m_shape, cut, static_cast<int>(expert)), m_shape.ffnSize, 1, m_norm.weight());
+        }
     }
 
 private:
+    torch::Tensor shared(const torch::Tensor& h_MD) const {
+        const auto out_MD = m_shared->down(m_shared->channels(h_MD));
+        return m_sharedGate.linear ? torch::sigmoid(m_sharedGate(h_MD)) * out_MD : out_MD;
+    }
+
     BlockShape m_shape;
-    double m_eps;
-    std::string m_activation;
-    int m_topK;
-    bool m_normTopK;
-    RoleLinear m_router;
-    std::vector<GatedMlp> m_experts;
-    RoleTensor m_norm;
-    torch::Tensor m_expertBias;  // [E]
+    RouterRule m_rule;
+    RoleLinear m_router, m_sharedGate;
+    RoleTensor m_correction;
+    std::vector<Mlp> m_experts;
+    std::optional<Mlp> m_shared;
+    Norm m_norm, m_postNorm;
+    torch::Tensor m_expertBias;                 // [E]
+    std::vector<torch::Tensor> m_channelMasks;  // [F], of each expert
     int m_keptExperts = m_shape.numExperts;
 };
 

@@ -88,12 +88,13 @@ std::unique_ptr<LanguageModel> LanguageModel::random(const ModelShape& shape, co
     configureRuntime(0);
     requireMemory(shape, options, shape.modelType);
     auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+    const Family& family = familyOf(shape);
     const WeightSource source = [&](const ExpectedTensor& wanted) {
         const torch::NoGradGuard noGrad;
         auto tensor = torch::zeros(wanted.shape, torch::kFloat32);
         if (wanted.shape.size() > 1) {
             tensor.normal_(0, std, generator);
-        } else if (wanted.name.ends_with("norm.weight")) {
+        } else if (isNormRole(wanted.role) && !wanted.name.ends_with(".bias") && family.norm != Family::Norm::RmsPlusOne) {
             tensor.fill_(1);
         }
         if (options.dtype == torch::kFloat16) {

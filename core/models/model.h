@@ -24,6 +24,9 @@ enum class TapPoint {
     HeadOutputs,       ///< input of the output projection [B,T,N*H]
     Channels,          ///< input of the down projection [B,T,F]; dense MLPs only
     RouterLogits,      ///< [B,T,E]
+    ExpertChoice,      ///< int64 [B,T,K]: the experts that each token is sent to
+    ExpertGates,       ///< [B,T,K] f32 (f64): the weights of their outputs
+    ExpertNorms,       ///< [B,T,K]: Euclidean norm of their outputs, before weighing
     AttentionWeights,  ///< post-softmax probabilities [B,N,T,T]; asking for it runs the written-out attention
 };
 
@@ -42,6 +45,8 @@ struct TokenBatch {
     torch::Tensor mask_BT;
     /// Int64 [B,T] document number for packed rows: tokens attend within their document only and positions restart. Undefined = one.
     torch::Tensor documents_BT;
+    /// f32 [B,C,height,width], scaled and normalised as the model expects: what image families run instead of ids, which are then undefined.
+    torch::Tensor pixels_BCHW{};
     /// The same rows again on `device` (a no-op when they already are).
     TokenBatch to(torch::Device device) const;
 };
@@ -76,7 +81,7 @@ std::unique_ptr<Linear> denseLinear(torch::Tensor weight, torch::Tensor bias);
 /// Which residual branch of a block.
 enum class BranchSlot { Attention, Ffn };
 
-/// A runnable causal language model: embedding, blocks, final norm, head. Each block is a list of residual branches; a dropped one is absent.
+/// A runnable causal language model or vision transformer: embedding, blocks, final norm, head. Each block is a list of residual branches; a dropped one is absent.
 /// Not thread-safe; one owner at a time.
 class LanguageModel {
 public:
@@ -94,17 +99,20 @@ public:
     /// multiplied by zero. An empty cut (no blocks) removes the mask. Weights do not change. Block numbers stay the source's.
     virtual void setCut(const Cut& cut) = 0;
 
-    virtual torch::Tensor embed(const TokenBatch& batch) const = 0;                             ///< [B,T,D]
+    /// [B,T,D]. `cache`: the one that the blocks will run with, which says where learned positions go on.
+    virtual torch::Tensor embed(const TokenBatch& batch, const KvCache* cache = nullptr) const = 0;
     /// Runs blocks [first, last) over the residual stream. `cache` may be null; it counts the tokens as seen when the last block has run.
     /// A block that the cut drops emits no taps; an absent branch leaves the stream as it is.
     virtual torch::Tensor runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, int first, int last, Observer* observer = nullptr,
                                     KvCache* cache = nullptr) const = 0;
     virtual torch::Tensor finalNorm(const torch::Tensor& x_BTD) const = 0;
-    virtual torch::Tensor head(const torch::Tensor& normed_BTD) const = 0;                      ///< [B,T,V] logits, no soft-cap
+    /// [B,T,V] logits, soft-capped where the family does. Of image families [B,1,labels], from the tokens before the patches; without a
+    /// classifier the normed class token [B,1,D].
+    virtual torch::Tensor head(const torch::Tensor& normed_BTD) const = 0;
     /// embed + blocks + finalNorm + head.
     torch::Tensor logits(const TokenBatch& batch, Observer* observer = nullptr, KvCache* cache = nullptr) const;
     /// Mean cross entropy (f32 scalar) of the positions whose target is not -100; targets_BT int64, already shifted (targets[t] follows
-    /// ids[t]). Logits exist for a few rows at a time only. 0 without gradient contributions when no position has a target. Differentiable once.
+    /// ids[t]); of image families [B,1], the label. Logits exist for a few rows at a time only. 0 without gradient contributions when no position has a target. Differentiable once.
     virtual torch::Tensor loss(const TokenBatch& batch, const torch::Tensor& targets_BT) const = 0;
 
     /// Every parameter under its checkpoint name. Changing a tensor in place changes the model.

@@ -24,14 +24,14 @@ torch::Tensor plainRotate(const torch::Tensor& x_BTNH, const torch::Tensor& cos,
     return torch::cat({halves[0] * c - halves[1] * s, halves[1] * c + halves[0] * s}, -1);
 }
 
-torch::Tensor plainHeadLoss(const torch::Tensor& hidden_MD, const torch::Tensor& weight_VD, const torch::Tensor& targets_M) {
+torch::Tensor plainHeadLoss(const torch::Tensor& hidden_MD, const torch::Tensor& weight_VD, const torch::Tensor& targets_M, double cap) {
     constexpr std::int64_t kRows = 1024;
     const auto wideType = hidden_MD.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
     auto total = torch::zeros({}, hidden_MD.options().dtype(wideType));
     for (std::int64_t row = 0; row < hidden_MD.size(0); row += kRows) {
         const auto count = std::min(kRows, hidden_MD.size(0) - row);
         const auto logits = ops::linear(hidden_MD.narrow(0, row, count), weight_VD, {});
-        total = total + torch::cross_entropy_loss(logits.to(wideType), targets_M.narrow(0, row, count), {}, at::Reduction::Sum,
+        total = total + torch::cross_entropy_loss(softcap(logits, cap).to(wideType), targets_M.narrow(0, row, count), {}, at::Reduction::Sum,
                                                   /*ignore_index=*/-100);
     }
     return total / static_cast<double>(std::max<std::int64_t>(hidden_MD.size(0), 1));
@@ -54,20 +54,42 @@ torch::Tensor rotate(const torch::Tensor& x_BTNH, const torch::Tensor& cos, cons
     return useFast(x_BTNH) ? fast::rotate(x_BTNH, cos, sin) : plainRotate(x_BTNH, cos, sin);
 }
 
-torch::Tensor gatedActivation(const torch::Tensor& gate, const torch::Tensor& up, const std::string& activation) {
-    if (activation == "silu" || activation == "swish") {
-        return useFast(gate) ? fast::siluMul(gate, up) : torch::silu(gate) * up;
+torch::Tensor norm(Family::Norm kind, const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias, double eps) {
+    if (kind == Family::Norm::Layer) {
+        return torch::layer_norm(x, {x.size(-1)}, weight, bias, eps);
     }
-    if (activation == "gelu") {
-        return torch::gelu(gate) * up;
+    if (kind == Family::Norm::Rms) {
+        return rmsNorm(x, weight, eps);
     }
-    if (activation == "gelu_pytorch_tanh" || activation == "gelu_new") {
-        return torch::gelu(gate, "tanh") * up;
+    const auto wide = x.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+    return rmsNorm(x.to(wide), weight.to(wide) + 1, eps).to(x.scalar_type());
+}
+
+torch::Tensor softcap(const torch::Tensor& x, double cap) { return cap > 0 ? torch::tanh(x / cap) * cap : x; }
+
+torch::Tensor activation(const torch::Tensor& x, const std::string& name) {
+    if (name == "silu" || name == "swish") {
+        return torch::silu(x);
     }
-    if (activation == "relu") {
-        return torch::relu(gate) * up;
+    if (name == "gelu") {
+        return torch::gelu(x);
     }
-    throw Error(ErrorCode::Unsupported, "config.json: hidden_act", "\"" + activation + "\" is none of silu, gelu, gelu_new, gelu_pytorch_tanh, relu");
+    if (name == "gelu_pytorch_tanh" || name == "gelu_new") {
+        return torch::gelu(x, "tanh");
+    }
+    if (name == "quick_gelu") {
+        return x * torch::sigmoid(x * 1.702);
+    }
+    if (name == "relu") {
+        return torch::relu(x);
+    }
+    throw Error(ErrorCode::Unsupported, "config.json: hidden_act",
+                "\"" + name + "\" is none of silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu");
+}
+
+torch::Tensor gatedActivation(const torch::Tensor& gate, const torch::Tensor& up, const std::string& name) {
+    const bool silu = name == "silu" || name == "swish";
+    return silu && useFast(gate) ? fast::siluMul(gate, up) : activation(gate, name) * up;
 }
 
 torch::Tensor linear(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias) {
@@ -77,7 +99,7 @@ torch::Tensor linear(const torch::Tensor& x, const torch::Tensor& weight, const 
     return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
 }
 
-torch::Tensor headLoss(const torch::Tensor& hidden_MD, const torch::Tensor& weight_VD, const torch::Tensor& targets_M) {
+torch::Tensor headLoss(const torch::Tensor& hidden_MD, const torch::Tensor& weight_VD, const torch::Tensor& targets_M, double cap) {
     const auto counted_M = targets_M.to(torch::kCPU).ne(-100);
     const auto counted = counted_M.sum().item<std::int64_t>();
     if (counted == 0) {
@@ -90,7 +112,7 @@ torch::Tensor headLoss(const torch::Tensor& hidden_MD, const torch::Tensor& weig
         hidden = hidden.index_select(0, rows);
         targets = targets.index_select(0, rows);
     }
-    return useFast(hidden) ? fast::headLoss(hidden, weight_VD, targets) : plainHeadLoss(hidden, weight_VD, targets);
+    return useFast(hidden) && cap == 0 ? fast::headLoss(hidden, weight_VD, targets) : plainHeadLoss(hidden, weight_VD, targets, cap);
 }
 
 }  // namespace resect::ops

@@ -1,5 +1,8 @@
 #include "core/models/rope.h"
 
+#include "core/anatomy/family.h"
+#include "core/base/error.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -51,7 +54,27 @@ void applyLlama3(RopeFrequencies& rope, const ModelShape& shape) {
     }
 }
 
+/// LongRoPE: one divisor for each frequency, another list once the sequence is longer than what the model was first trained on.
+void applyLongRope(RopeFrequencies& rope, const ModelShape& shape, std::int64_t length) {
+    const RopeScaling& scaling = shape.ropeScaling;
+    const std::int64_t original = scaling.originalMaxPositions > 0 ? scaling.originalMaxPositions : shape.maxPositions;
+    const std::vector<double>& factors = length > original ? scaling.longFactor : scaling.shortFactor;
+    if (factors.size() != rope.inverse.size()) {
+        throw Error(ErrorCode::BadInput, std::string("config.json: rope_scaling: ") + (length > original ? "long_factor" : "short_factor"),
+                    "expected " + std::to_string(rope.inverse.size()) + " numbers, half of the rotating dimensions, found " + std::to_string(factors.size()));
+    }
+    for (std::size_t i = 0; i < factors.size(); ++i) {
+        rope.inverse[i] = static_cast<float>(rope.inverse[i] / factors[i]);
+    }
+    rope.attentionFactor = scaling.attentionFactor.value_or(
+        scaling.factor <= 1 ? 1.0 : std::sqrt(1 + std::log(scaling.factor) / std::log(static_cast<double>(original))));
+}
+
 }  // namespace
+
+int rotaryDim(const ModelShape& shape, int headDim) {
+    return familyOf(shape).learnedPositions ? 0 : static_cast<int>(headDim * shape.rotaryShare) / 2 * 2;
+}
 
 RopeFrequencies ropeFrequencies(const ModelShape& shape, int headDim, std::int64_t length) {
     const RopeScaling& scaling = shape.ropeScaling;
@@ -74,6 +97,7 @@ RopeFrequencies ropeFrequencies(const ModelShape& shape, int headDim, std::int64
         break;
     case RopeScaling::Kind::Llama3: applyLlama3(rope, shape); break;
     case RopeScaling::Kind::Yarn: applyYarn(rope, shape, headDim); break;
+    case RopeScaling::Kind::LongRope: applyLongRope(rope, shape, length); break;
     }
     return rope;
 }
@@ -85,8 +109,10 @@ RotaryTable::RotaryTable(const ModelShape& shape, int headDim, torch::Device dev
 
 void RotaryTable::ensure(std::int64_t length) {
     // The dynamic kind stretches with the sequence beyond the trained length, and goes back for shorter ones.
-    const bool dynamic = m_shape.ropeScaling.kind == RopeScaling::Kind::Dynamic;
-    const std::int64_t scaledFor = dynamic ? std::max(length, m_shape.maxPositions) : 0;
+    const RopeScaling& scaling = m_shape.ropeScaling;
+    const bool dynamic = scaling.kind == RopeScaling::Kind::Dynamic;
+    const bool isLong = scaling.kind == RopeScaling::Kind::LongRope && scaling.originalMaxPositions > 0 && length > scaling.originalMaxPositions;
+    const std::int64_t scaledFor = dynamic ? std::max(length, m_shape.maxPositions) : isLong ? 1 : 0;
     if (length <= m_length && scaledFor == m_scaledFor) {
         return;
     }

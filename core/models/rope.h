@@ -14,8 +14,12 @@ struct RopeFrequencies {
     double attentionFactor = 1;
 };
 
-/// `length`: tokens of the longest sequence, which only the dynamic kind asks for. Sources: RoFormer (arXiv 2104.09864), linear and
-/// NTK-aware scaling as in Hugging Face's configuration, YaRN (arXiv 2309.00071), Llama 3.1's piecewise scaling.
+/// Dimensions of a head that rotate, from the first: 0 for a family with learned positions.
+int rotaryDim(const ModelShape& shape, int headDim);
+
+/// `headDim`: the rotating dimensions. `length`: tokens of the longest sequence, which only the dynamic and longrope kinds ask for. Sources: RoFormer (arXiv 2104.09864), linear and
+/// NTK-aware scaling as in Hugging Face's configuration, YaRN (arXiv 2309.00071), Llama 3.1's piecewise scaling,
+/// LongRoPE (arXiv 2402.13753). Throws BadInput when longrope's lists are not headDim / 2 long.
 RopeFrequencies ropeFrequencies(const ModelShape& shape, int headDim, std::int64_t length);
 
 /// cos and sin for positions 0, 1, ...; grows as longer sequences come.

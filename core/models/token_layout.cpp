@@ -23,7 +23,7 @@ void requireShape(const torch::Tensor& tensor, const torch::Tensor& ids, const c
 
 TokenBatch TokenBatch::to(torch::Device device) const {
     const auto move = [&](const torch::Tensor& tensor) { return tensor.defined() ? tensor.to(device) : tensor; };
-    return {move(ids_BT), move(mask_BT), move(documents_BT)};
+    return {move(ids_BT), move(mask_BT), move(documents_BT), move(pixels_BCHW)};
 }
 
 TokenLayout::TokenLayout(const TokenBatch& batch, torch::Device device, std::int64_t offset, const std::vector<std::int64_t>& padding) {
@@ -36,7 +36,7 @@ TokenLayout::TokenLayout(const TokenBatch& batch, torch::Device device, std::int
     m_padding = padding;
     const bool masked = batch.mask_BT.defined() && !batch.mask_BT.all().item<bool>();
     if (masked || batch.documents_BT.defined() || !padding.empty()) {
-        TokenBatch checked{batch.ids_BT, masked ? batch.mask_BT : torch::Tensor(), batch.documents_BT};
+        TokenBatch checked{batch.ids_BT, masked ? batch.mask_BT : torch::Tensor(), batch.documents_BT, {}};
         layOut(checked, device, padding);
     }
 }
@@ -105,6 +105,13 @@ std::vector<std::int64_t> TokenLayout::leftPadding() const {
 
 RotaryTable::Rows TokenLayout::rotary(RotaryTable& table) const {
     return m_positions_BT.defined() ? table.at(m_positions_BT, m_length) : table.range(m_span.offset, m_tokens);
+}
+
+torch::Tensor TokenLayout::positions(torch::Device device) const {
+    if (m_positions_BT.defined()) {
+        return m_positions_BT;
+    }
+    return torch::arange(m_span.offset, m_span.offset + m_tokens, torch::TensorOptions(torch::kInt64).device(device)).unsqueeze(0);
 }
 
 void RunContext::tap(TapPoint point, const torch::Tensor& value) const {

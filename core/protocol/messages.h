@@ -12,7 +12,7 @@
 ///   result    {"id": 7, "result": {...}}
 ///   error     {"id": 7, "error": {"code": "BadInput", "subject": "...", "message": "..."}}
 ///
-/// The first request must be `hello`. Jobs (measure, preview, generate, export, health, attention) queue and run one at a time; all other calls are answered
+/// The first request must be `hello`. Jobs (measure, preview, generate, attention, export, health, tensor_look, router_tokens, diff) queue and run one at a time; all other calls are answered
 /// at once, also while a job runs. `cancel` ends a queued or running job: it then answers with what is finished, or error Stopped.
 /// A number that is not finite is sent as null. Paths are absolute.
 ///
@@ -21,8 +21,11 @@
 /// | hello | {protocol} | HelloMessage |
 /// | open | {path} | ModelMessage (replaces the model that was open) |
 /// | close | {} | {} |
-/// | health | {} (job) | {problems} of the whole checkpoint, all data read |
-/// | tensors | {offset, count, filter} | {total, rows: [{name, dtype, shape, file, bytes}]} |
+/// | health | {} (job) | {problems, badTensors, complete} of the whole checkpoint, all data read; stopped: what was found until then |
+/// | tensors | {offset, count, filter, sort: name, dtype, elements, bytes or file, descending} | {total, rows: [{name, dtype, shape, file, bytes}]} |
+/// | tensor_look | {name, cells} (job) | core/worker/tensor_look.h: TensorLook; at most 256 x 256 cells |
+/// | router_tokens | {text, or data: DataMessage and row; maxTokens, device, dtype} (job) | {tokens: [text], blocks: [{block, numExperts, experts: [[..]], gates: [[..]]}], shortened}: the experts of each token, most weight first |
+/// | diff | {path, shapesOnly} (job) | the open checkpoint against another (or a run's result): `resect-cli diff --json` with {left, right, unchanged}; stopped: what was compared until then |
 /// | methods | {} | {methods: [MethodMessage], plugins: [{file, methods, error}], recipes: [MethodMessage]} |
 /// | measure | {method, set: {}, data: DataMessage, device, dtype, stream, workspace} (job) | MeasureMessage; a cached one comes at once |
 /// | measures | {workspace} | {measures: [MeasureMessage]} of the open model |
@@ -61,6 +64,14 @@ struct BlockMessage {
     std::vector<int> headsPerKv;
 };
 
+/// Tensors by their headers: what the configuration calls for against what is stored.
+struct TensorCountsMessage {
+    bool known = false;                        ///< false: the configuration does not say which tensors there should be
+    std::int64_t expected = 0, missing = 0, misshapen = 0;
+    std::int64_t unexpected = 0;               ///< stored, but not called for
+    std::int64_t ignored = 0;                  ///< stored, not called for and harmless: tables that follow from the configuration, copies of tied tensors
+};
+
 struct ModelMessage {
     std::string path, name, fingerprint;
     std::string family, familyTitle, dtype;   ///< family = model_type; dtype as stored ("F32", or "mixed")
@@ -74,6 +85,7 @@ struct ModelMessage {
     std::vector<std::string> edits;           ///< operations that this family supports: "drop_blocks", ...
     std::vector<BlockMessage> blocks;
     std::vector<ProblemMessage> problems;
+    TensorCountsMessage tensorCounts;
 };
 
 /// Where calibration, training or evaluation text comes from.
@@ -94,6 +106,7 @@ struct ParameterMessage {
 
 struct MethodMessage {
     std::string id, title, summary, paper;
+    std::vector<std::string> families;         ///< model types that it works on; empty = all
     bool measures = false, plans = false, trains = false;
     std::vector<ParameterMessage> measureParameters, planParameters, trainParameters;
 };
@@ -191,6 +204,7 @@ struct ExportMessage {
 RESECT_JSON_DECLARE(ProblemMessage)
 RESECT_JSON_DECLARE(HelloMessage)
 RESECT_JSON_DECLARE(BlockMessage)
+RESECT_JSON_DECLARE(TensorCountsMessage)
 RESECT_JSON_DECLARE(ModelMessage)
 RESECT_JSON_DECLARE(DataMessage)
 RESECT_JSON_DECLARE(ParameterMessage)

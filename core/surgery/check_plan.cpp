@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <tuple>
 
 namespace resect {
 
@@ -31,6 +32,7 @@ public:
             if (m_cut.blocks[b].empty() || m_cut.blocks[b].block) continue;
             checkAttention(static_cast<int>(b));
             checkChannels(static_cast<int>(b));
+            checkExperts(static_cast<int>(b));
         }
         checkWhole();
         return std::move(m_problems);
@@ -67,7 +69,7 @@ private:
         for (int i : edit.set())
             if (!spared.contains(i)) indices.push_back(i);
         if (indices.empty()) return nullptr;
-        return std::make_shared<DropOperation>(edit.target(), edit.block(), std::move(indices));
+        return std::make_shared<DropOperation>(edit.target(), edit.block(), std::move(indices), edit.expert());
     }
 
     void checkSource(std::string_view fingerprint) {
@@ -103,11 +105,11 @@ private:
 
     /// Entries, or parts of them, that other entries remove already: harmless, but the user should know.
     void checkOverlaps() {
-        std::map<std::pair<std::string_view, int>, std::vector<const IndexSet*>> seen;
+        std::map<std::tuple<std::string_view, int, int>, std::vector<const IndexSet*>> seen;
         for (int i = 0; i < numEdits(); ++i) {
             const DropOperation* edit = m_legal[static_cast<std::size_t>(i)] ? drop(i) : nullptr;
             if (!edit) continue;
-            std::vector<const IndexSet*>& before = seen[{edit->op(), edit->block()}];
+            std::vector<const IndexSet*>& before = seen[{edit->op(), edit->block(), edit->expert()}];
             std::vector<int> repeated, inside;
             const bool whole = edit->block() >= 0 && isInside(*edit, -1);  // the layer that it works in
             const bool partly =
@@ -146,6 +148,8 @@ private:
         case DropTarget::Mlp:
             return cut(b).block;
         case DropTarget::Channels:
+            return cut(b).block || cut(b).ffn || (edit.expert() >= 0 && cut(b).experts.contains(edit.expert()));
+        case DropTarget::Experts:
             return cut(b).block || cut(b).ffn;
         case DropTarget::KvGroups:
             return cut(b).block || cut(b).attention;
@@ -206,7 +210,12 @@ private:
     }
 
     void checkChannels(int b) {
-        if (!source(b).hasFfn || cut(b).ffn || cut(b).channels.empty() || numKeptChannels(source(b), cut(b)) > 0) return;
+        if (!source(b).hasFfn || cut(b).ffn || (cut(b).channels.empty() && cut(b).expertChannels.empty())) return;
+        for (const auto& [expert, removed] : cut(b).expertChannels)
+            if (!cut(b).experts.contains(expert) && keptChannels(source(b), cut(b), expert).empty())
+                add(Severity::Error, "block " + text(b) + " expert " + text(expert), "This would remove every channel of expert " + text(expert) + ".",
+                    "Drop the expert as a whole, or keep at least one channel.", lastEdit({DropTarget::Channels}, b), {dropExperts(b, {expert})});
+        if (numKeptChannels(source(b), cut(b)) > 0 || source(b).numExperts > 0) return;
         const int edit = lastEdit({DropTarget::Channels}, b);
         std::vector<EditPointer> instead;
         instead.push_back(dropMlp({b}));
@@ -214,6 +223,33 @@ private:
             if (const EditPointer smaller = without(*drop(edit), {*drop(edit)->set().begin()})) instead.push_back(smaller);
         add(Severity::Error, "block " + text(b) + " MLP", "This would remove every channel of block " + text(b) + ".",
             "Drop its MLP as a whole, or keep at least one channel.", edit, std::move(instead));
+    }
+
+    /// Every token is sent to a fixed number of experts, and each group of experts must stay as large as the others.
+    void checkExperts(int b) {
+        if (!source(b).hasFfn || cut(b).ffn || cut(b).experts.empty()) return;
+        const std::string subject = "block " + text(b) + " experts";
+        const std::vector<int> kept = keptExperts(source(b), cut(b));
+        const int edit = lastEdit({DropTarget::Experts}, b), least = m_source.numExpertsPerToken;
+        if (static_cast<int>(kept.size()) < least) {
+            std::vector<EditPointer> instead;
+            if (edit >= 0) {
+                IndexSet spared;  // the first of the removed ones stay
+                for (int e : drop(edit)->set())
+                    if (static_cast<int>(kept.size() + spared.size()) < least) spared.insert(e);
+                if (const EditPointer smaller = without(*drop(edit), spared)) instead.push_back(smaller);
+            }
+            add(Severity::Error, subject, "This would leave " + counted(static_cast<std::int64_t>(kept.size()), "expert", "experts") + " in block " + text(b) +
+                                              ", but each token is sent to " + text(least) + ".",
+                "Keep at least " + text(least) + ", or drop the whole MoE layer.", edit, std::move(instead));
+            return;
+        }
+        if (m_source.expertGroups <= 1) return;
+        std::vector<int> perGroup(static_cast<std::size_t>(m_source.expertGroups));
+        for (int e : kept) ++perGroup[static_cast<std::size_t>(e / (source(b).numExperts / m_source.expertGroups))];
+        if (std::all_of(perGroup.begin(), perGroup.end(), [&](int count) { return count == perGroup.front(); })) return;
+        add(Severity::Error, subject, "Experts are chosen within " + text(m_source.expertGroups) + " groups of equal size; this would make them unequal.",
+            "Drop as many experts of every group.", edit);
     }
 
     void checkWhole() {
@@ -242,6 +278,22 @@ private:
                     lastEdit({DropTarget::Attention, DropTarget::Mlp}, kept[i]));
         checkFirstBlock(kept.front(), after.blocks.front());
         checkHeadCount(after);
+        checkExpertCounts(kept, after);
+    }
+
+    /// Stock runtimes read one expert count, and padded experts could be chosen by the router.
+    void checkExpertCounts(const std::vector<int>& kept, const ModelShape& after) {
+        int fewest = 0;
+        for (const BlockShape& block : after.blocks)
+            if (block.numExperts > 0) fewest = fewest == 0 ? block.numExperts : std::min(fewest, block.numExperts);
+        for (std::size_t i = 0; i < kept.size(); ++i) {
+            if (after.blocks[i].numExperts <= fewest || source(kept[i]).numExperts == fewest) continue;
+            add(Severity::Warning, "block " + text(kept[i]) + " experts",
+                "It keeps " + text(after.blocks[i].numExperts) + " experts, another block " + text(fewest) +
+                    ": no stock runtime reads expert counts that differ, and experts cannot be padded.",
+                "Drop as many experts in every block.", lastEdit({DropTarget::Experts}, kept[i]));
+            return;
+        }
     }
 
     void checkFirstBlock(int first, const BlockShape& block) {
@@ -270,7 +322,7 @@ private:
     }
 
     void checkHeadCount(const ModelShape& after) {
-        const Family& family = *findFamily(m_source.modelType);
+        const Family& family = familyOf(m_source);
         const auto uneven = [&](const BlockShape& block) {
             return block.hasAttention && block.groupsAreEqual() && m_source.hiddenSize % block.numHeads != 0;
         };

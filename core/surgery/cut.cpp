@@ -42,7 +42,8 @@ BlockShape blockAfter(const BlockShape& source, const BlockCut& cut) {
 }  // namespace
 
 bool BlockCut::empty() const noexcept {
-    return !block && !attention && !ffn && heads.empty() && kvGroups.empty() && channels.empty() && experts.empty();
+    return !block && !attention && !ffn && heads.empty() && kvGroups.empty() && channels.empty() && experts.empty() &&
+           std::all_of(expertChannels.begin(), expertChannels.end(), [](const auto& entry) { return entry.second.empty(); });
 }
 
 bool Cut::empty() const noexcept {
@@ -80,16 +81,28 @@ std::vector<int> keptKvGroups(const BlockShape& source, const BlockCut& cut) {
     return kept;
 }
 
-std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut) {
+std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut, int expert) {
     if (cut.block || cut.ffn || !source.hasFfn) return {};
-    return remaining(source.ffnSize, cut.channels);
+    if (expert < 0) return remaining(source.ffnSize, cut.channels);
+    const auto own = cut.expertChannels.find(expert);
+    return remaining(source.ffnSize, own == cut.expertChannels.end() ? IndexSet() : own->second);
 }
 
 int numKeptChannels(const BlockShape& source, const BlockCut& cut) {
     if (cut.block || cut.ffn || !source.hasFfn) return 0;
-    const auto [first, last] = std::pair{std::lower_bound(cut.channels.begin(), cut.channels.end(), 0),
-                                         std::lower_bound(cut.channels.begin(), cut.channels.end(), source.ffnSize)};
-    return source.ffnSize - static_cast<int>(last - first);
+    const auto left = [&](const IndexSet& removed) {
+        const auto [first, last] = std::pair{std::lower_bound(removed.begin(), removed.end(), 0),
+                                             std::lower_bound(removed.begin(), removed.end(), source.ffnSize)};
+        return source.ffnSize - static_cast<int>(last - first);
+    };
+    if (source.numExperts == 0) return left(cut.channels);
+    if (cut.expertChannels.empty()) return source.ffnSize;
+    int most = 0;
+    for (const int expert : keptExperts(source, cut)) {
+        const auto own = cut.expertChannels.find(expert);
+        most = std::max(most, own == cut.expertChannels.end() ? source.ffnSize : left(own->second));
+    }
+    return most;
 }
 
 std::vector<int> keptExperts(const BlockShape& source, const BlockCut& cut) {

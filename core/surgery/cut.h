@@ -2,6 +2,7 @@
 #include "core/anatomy/model_shape.h"
 #include "core/surgery/index_set.h"
 
+#include <map>
 #include <vector>
 
 namespace resect {
@@ -11,8 +12,9 @@ struct BlockCut {
     bool block = false, attention = false, ffn = false;
     IndexSet heads{};     ///< query heads
     IndexSet kvGroups{};  ///< their query heads go too
-    IndexSet channels{};
+    IndexSet channels{};  ///< of a dense MLP
     IndexSet experts{};
+    std::map<int, IndexSet> expertChannels{};  ///< by expert of a mixture
     bool empty() const noexcept;
     bool operator==(const BlockCut&) const = default;
 };
@@ -36,8 +38,10 @@ int firstHeadOfGroup(const BlockShape& block, int group);
 /// is dropped.
 std::vector<int> keptHeads(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptKvGroups(const BlockShape& source, const BlockCut& cut);  ///< a group without heads left does not stay
-std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut);
-int numKeptChannels(const BlockShape& source, const BlockCut& cut);  ///< their number alone, without listing them
+/// Of a dense MLP, or of one expert of a mixture.
+std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut, int expert = -1);
+/// Their number alone, without listing them. Of a mixture: the most that a remaining expert keeps, as the others are filled up with zeros.
+int numKeptChannels(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptExperts(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptBlocks(const Cut& cut);
 

@@ -19,32 +19,29 @@ constexpr std::array kWords{
     DropWords{DropTarget::KvGroups, "drop_kv_groups", "groups", "kv group", "kv groups", "Drop kv groups", true},
     DropWords{DropTarget::Heads, "drop_heads", "heads", "head", "heads", "Drop heads", true},
     DropWords{DropTarget::Channels, "drop_channels", "channels", "channel", "channels", "Drop channels", true},
+    DropWords{DropTarget::Experts, "drop_experts", "experts", "expert", "experts", "Drop experts", true},
 };
 
 const DropWords& wordsOf(DropTarget target) { return kWords[static_cast<std::size_t>(target)]; }
 
 std::string text(std::int64_t number) { return toText(number); }
 
-/// Does block `b` of the source have what this operation removes?
-bool hasTarget(DropTarget target, const BlockShape& block) {
-    switch (target) {
-    case DropTarget::Blocks:
-        return true;
-    case DropTarget::Attention:
-    case DropTarget::KvGroups:
-    case DropTarget::Heads:
-        return block.hasAttention;
-    case DropTarget::Mlp:
-        return block.hasFfn;
-    case DropTarget::Channels:
-        return block.hasFfn && block.numExperts == 0;
-    }
-    return false;
-}
-
-std::string whyMissing(DropTarget target, const BlockShape& block) {
-    if (target == DropTarget::Channels && block.hasFfn) return "has a mixture of experts, whose channels cannot be dropped";
-    return target == DropTarget::Mlp || target == DropTarget::Channels ? "has no MLP any more" : "has no attention any more";
+/// Why block `b` of the source lacks what this operation removes; empty when it has it.
+std::string whyMissing(const DropOperation& edit, const ModelShape& source, const BlockShape& block) {
+    const DropTarget target = edit.target();
+    if (target == DropTarget::Blocks) return {};
+    const bool attention = target == DropTarget::Attention || target == DropTarget::KvGroups || target == DropTarget::Heads;
+    if (attention && !block.hasAttention) return "has no attention any more";
+    if (!attention && !block.hasFfn) return "has no MLP any more";
+    const Family* family = findFamily(source.modelType);
+    if ((target == DropTarget::KvGroups || target == DropTarget::Heads) && family && family->qkNorm == Family::QkNorm::Projection)
+        return "normalises its queries and keys over all heads together, so that removing one would change the others: drop its attention as a whole";
+    if (target == DropTarget::Experts && block.numExperts == 0) return "has one MLP, not a mixture of experts";
+    if (target != DropTarget::Channels) return {};
+    if (block.numExperts > 0 && edit.expert() < 0) return "has a mixture of experts: name the expert whose channels are dropped (\"expert\")";
+    if (block.numExperts == 0 && edit.expert() >= 0) return "has one MLP, so that no expert can be named";
+    if (edit.expert() >= block.numExperts && edit.expert() >= 0) return "has experts 0-" + text(block.numExperts - 1) + ", there is no expert " + text(edit.expert());
+    return {};
 }
 
 /// Each index that stands there more than once, ascending.
@@ -58,6 +55,7 @@ std::vector<int> repeatedIn(std::vector<int> indices) {
 
 int countInside(DropTarget target, const BlockShape& block) {
     if (target == DropTarget::KvGroups) return block.numKvHeads;
+    if (target == DropTarget::Experts) return block.numExperts;
     return target == DropTarget::Heads ? block.numHeads : block.ffnSize;
 }
 
@@ -80,12 +78,13 @@ std::string indexText(std::span<const int> indices, std::size_t most) {
     return result;
 }
 
-DropOperation::DropOperation(DropTarget target, int block, std::vector<int> indices)
-    : m_words(&wordsOf(target)), m_block(m_words->insideBlock ? block : -1), m_indices(std::move(indices)), m_set(m_indices) {}
+DropOperation::DropOperation(DropTarget target, int block, std::vector<int> indices, int expert)
+    : m_words(&wordsOf(target)), m_block(m_words->insideBlock ? block : -1), m_expert(target == DropTarget::Channels ? expert : -1), m_indices(std::move(indices)), m_set(m_indices) {}
 
 Json DropOperation::toJson() const {
     Json json{{"op", m_words->op}};
     if (m_words->insideBlock) json["block"] = m_block;
+    if (m_expert >= 0) json["expert"] = m_expert;
     json[std::string(m_words->field)] = m_indices;
     return json;
 }
@@ -97,7 +96,7 @@ std::string DropOperation::title() const {
     if (single && verb.ends_with('s')) verb.pop_back();
     if (!m_words->insideBlock) return verb + " " + indexText(sorted);
     constexpr std::size_t kListed = 8;
-    const std::string of = " of block " + text(m_block);
+    const std::string of = (m_expert < 0 ? "" : " of expert " + text(m_expert)) + " of block " + text(m_block);
     if (sorted.size() > kListed)
         return "Drop " + text(static_cast<std::int64_t>(sorted.size())) + " " + std::string(m_words->many) + of;
     return verb + " " + indexText(sorted) + of;
@@ -117,8 +116,8 @@ std::vector<Problem> DropOperation::check(const ModelShape& source) const {
             return problems;
         }
         const BlockShape& block = source.blocks[static_cast<std::size_t>(m_block)];
-        if (!hasTarget(target(), block)) {
-            error("Block " + text(m_block) + " " + whyMissing(target(), block) + ".");
+        if (const std::string why = whyMissing(*this, source, block); !why.empty()) {
+            error("Block " + text(m_block) + " " + why + ".");
             return problems;
         }
         count = countInside(target(), block);
@@ -131,7 +130,7 @@ std::vector<Problem> DropOperation::check(const ModelShape& source) const {
         std::copy_if(m_set.begin(), m_set.end(), std::back_inserter(outside), [&](int i) { return i < 0 || i >= count; });
     if (!m_words->insideBlock)
         std::copy_if(m_set.begin(), m_set.end(), std::back_inserter(missing), [&](int b) {
-            return b >= 0 && b < count && !hasTarget(target(), source.blocks[static_cast<std::size_t>(b)]);
+            return b >= 0 && b < count && !whyMissing(*this, source, source.blocks[static_cast<std::size_t>(b)]).empty();
         });
     const std::string there =
         m_words->insideBlock ? "block " + text(m_block) + " has " + many + " 0-" + text(count - 1) : blocksThere;
@@ -140,32 +139,34 @@ std::vector<Problem> DropOperation::check(const ModelShape& source) const {
               "Indices count from 0.");
     if (!repeated.empty()) error("Named more than once: " + many + " " + indexText(repeated) + ".", "Name each index once.");
     for (int b : missing)
-        error("Block " + text(b) + " " + whyMissing(target(), source.blocks[static_cast<std::size_t>(b)]) + ".");
+        error("Block " + text(b) + " " + whyMissing(*this, source, source.blocks[static_cast<std::size_t>(b)]) + ".");
     return problems;
 }
 
 EditPointer DropOperation::nearestLegal(const ModelShape& source) const {
     const int numBlocks = source.numBlocks();
     if (m_words->insideBlock &&
-        (m_block < 0 || m_block >= numBlocks || !hasTarget(target(), source.blocks[static_cast<std::size_t>(m_block)])))
+        (m_block < 0 || m_block >= numBlocks || !whyMissing(*this, source, source.blocks[static_cast<std::size_t>(m_block)]).empty()))
         return nullptr;
     const int count =
         m_words->insideBlock ? countInside(target(), source.blocks[static_cast<std::size_t>(m_block)]) : numBlocks;
     std::vector<int> kept;
     for (int i : m_set)
-        if (i >= 0 && i < count && (m_words->insideBlock || hasTarget(target(), source.blocks[static_cast<std::size_t>(i)])))
+        if (i >= 0 && i < count && (m_words->insideBlock || whyMissing(*this, source, source.blocks[static_cast<std::size_t>(i)]).empty()))
             kept.push_back(i);
     if (kept.empty()) return nullptr;
-    return std::make_shared<DropOperation>(target(), m_block, std::move(kept));
+    return std::make_shared<DropOperation>(target(), m_block, std::move(kept), m_expert);
 }
 
 void DropOperation::addTo(Cut& cut, const ModelShape& source) const {
     cut.blocks.resize(source.blocks.size());
     if (m_words->insideBlock) {
         BlockCut& block = cut.blocks[static_cast<std::size_t>(m_block)];
-        (target() == DropTarget::KvGroups ? block.kvGroups
-         : target() == DropTarget::Heads  ? block.heads
-                                          : block.channels)
+        (target() == DropTarget::KvGroups  ? block.kvGroups
+         : target() == DropTarget::Heads   ? block.heads
+         : target() == DropTarget::Experts ? block.experts
+         : m_expert >= 0                   ? block.expertChannels[m_expert]
+                                           : block.channels)
             .insert(m_set);
         return;
     }
@@ -187,16 +188,19 @@ EditPointer DropOperation::read(DropTarget target, const Json& entry, const std:
         return value.get<int>();
     };
     for (const auto& [key, value] : entry.items())
-        if (key != "op" && key != words.field && !(words.insideBlock && key == "block"))
+        if (key != "op" && key != words.field && !(words.insideBlock && key == "block") && !(target == DropTarget::Channels && key == "expert"))
             throw Error(ErrorCode::BadInput, subject + ": " + key,
                         std::string(words.op) + " has no such field; it takes " + (words.insideBlock ? "\"block\" and " : "") +
-                            "\"" + std::string(words.field) + "\"");
+                            "\"" + std::string(words.field) + "\"" + (target == DropTarget::Channels ? ", in a mixture also \"expert\"" : ""));
     int block = -1;
     if (words.insideBlock) {
         if (!entry.contains("block"))
             throw Error(ErrorCode::BadInput, subject + ": block", "expected the block's index, found nothing");
         block = index(entry.at("block"), subject + ": block");
     }
+    int expert = -1;
+    if (entry.contains("expert") && (expert = index(entry.at("expert"), subject + ": expert")) < 0)
+        throw Error(ErrorCode::BadInput, subject + ": expert", "expected an index from 0, found " + text(expert));
     const auto list = entry.find(std::string(words.field));
     const std::string where = subject + ": " + std::string(words.field);
     if (list == entry.end()) throw Error(ErrorCode::BadInput, where, "expected a list of indices, found nothing");
@@ -206,7 +210,7 @@ EditPointer DropOperation::read(DropTarget target, const Json& entry, const std:
     indices.reserve(list->size());
     for (const Json& value : *list)
         indices.push_back(index(value, where + "[" + text(static_cast<std::int64_t>(indices.size())) + "]"));
-    return std::make_shared<DropOperation>(target, block, std::move(indices));
+    return std::make_shared<DropOperation>(target, block, std::move(indices), expert);
 }
 
 EditPointer dropBlocks(std::vector<int> blocks) {
@@ -225,13 +229,20 @@ EditPointer dropHeads(int block, std::vector<int> heads) {
 EditPointer dropChannels(int block, std::vector<int> channels) {
     return std::make_shared<DropOperation>(DropTarget::Channels, block, std::move(channels));
 }
+EditPointer dropExpertChannels(int block, int expert, std::vector<int> channels) {
+    return std::make_shared<DropOperation>(DropTarget::Channels, block, std::move(channels), expert);
+}
+EditPointer dropExperts(int block, std::vector<int> experts) {
+    return std::make_shared<DropOperation>(DropTarget::Experts, block, std::move(experts));
+}
 
 std::vector<std::string> supportedOperations(const ModelShape& source) {
     std::vector<std::string> names;
     if (!findFamily(source.modelType)) return names;
     for (const DropWords& words : kWords)
-        if (std::any_of(source.blocks.begin(), source.blocks.end(),
-                        [&](const BlockShape& block) { return hasTarget(words.target, block); }))
+        if (std::any_of(source.blocks.begin(), source.blocks.end(), [&](const BlockShape& block) {
+                return whyMissing(DropOperation(words.target, 0, {}, block.numExperts > 0 ? 0 : -1), source, block).empty();
+            }))
             names.emplace_back(words.op);
     return names;
 }

@@ -4,7 +4,7 @@
 namespace resect {
 
 /// What the built-in operations remove, coarse to fine.
-enum class DropTarget { Blocks, Attention, Mlp, KvGroups, Heads, Channels };
+enum class DropTarget { Blocks, Attention, Mlp, KvGroups, Heads, Channels, Experts };
 
 /// The spelling and words of one built-in operation.
 struct DropWords {
@@ -20,10 +20,12 @@ std::span<const DropWords> dropWords() noexcept;
 /// and so on.
 class DropOperation final : public EditOperation {
 public:
-    DropOperation(DropTarget target, int block, std::vector<int> indices);
+    /// `expert`: whose channels, in a mixture of experts; -1 elsewhere.
+    DropOperation(DropTarget target, int block, std::vector<int> indices, int expert = -1);
     DropTarget target() const noexcept { return m_words->target; }
     const DropWords& words() const noexcept { return *m_words; }
     int block() const noexcept { return m_block; }                          ///< -1 when the indices are blocks
+    int expert() const noexcept { return m_expert; }
     const std::vector<int>& indices() const noexcept { return m_indices; }  ///< as given
     const IndexSet& set() const noexcept { return m_set; }                  ///< ascending, without repeats
 
@@ -38,7 +40,7 @@ public:
 
 private:
     const DropWords* m_words;
-    int m_block;
+    int m_block, m_expert;
     std::vector<int> m_indices;
     IndexSet m_set;
 };

@@ -71,7 +71,8 @@ bool removedByLarger(const Cut& cut, const DropOperation& edit) {
     const int b = edit.block();
     if (b < 0 || static_cast<std::size_t>(b) >= cut.blocks.size()) return false;
     const BlockCut& block = cut.blocks[static_cast<std::size_t>(b)];
-    return block.block || (edit.target() == DropTarget::Channels ? block.ffn : block.attention);
+    const bool ffn = edit.target() == DropTarget::Channels || edit.target() == DropTarget::Experts;
+    return block.block || (ffn ? block.ffn : block.attention);
 }
 
 }  // namespace
@@ -136,8 +137,9 @@ std::string EditPlan::hash() const {
         if (!drop) {
             lines.push_back(edit->toJson().dump());
         } else if (drop->block() >= 0) {
+            const std::string expert = drop->expert() < 0 ? "" : " " + toText(std::int64_t{drop->expert()});
             if (!removedByLarger(whole, *drop))
-                parts[std::string(drop->op()) + " " + toText(std::int64_t{drop->block()})].insert(drop->indices());
+                parts[std::string(drop->op()) + " " + toText(std::int64_t{drop->block()}) + expert].insert(drop->indices());
         } else {
             for (int b : drop->indices()) {
                 const bool inside = b >= 0 && b < kMostBlocks && drop->target() != DropTarget::Blocks && cutOfBlock(b).block;

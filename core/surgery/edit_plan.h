@@ -51,10 +51,13 @@ std::shared_ptr<const EditOperation> dropAttention(std::vector<int> blocks);
 std::shared_ptr<const EditOperation> dropMlp(std::vector<int> blocks);
 /// Parts of one block:
 /// {"op": "drop_kv_groups", "block": 2, "groups": [0]}, {"op": "drop_heads", "block": 3, "heads": [1]}, {"op": "drop_channels",
-/// "block": 4, "channels": [7]}
+/// "block": 4, "channels": [7]}, in a mixture {"op": "drop_channels", "block": 4, "expert": 0, "channels": [7]};
+/// {"op": "drop_experts", "block": 6, "experts": [2]}: the router's rows go with them.
 std::shared_ptr<const EditOperation> dropKvGroups(int block, std::vector<int> groups);
 std::shared_ptr<const EditOperation> dropHeads(int block, std::vector<int> heads);
 std::shared_ptr<const EditOperation> dropChannels(int block, std::vector<int> channels);
+std::shared_ptr<const EditOperation> dropExpertChannels(int block, int expert, std::vector<int> channels);
+std::shared_ptr<const EditOperation> dropExperts(int block, std::vector<int> experts);
 
 /// An edit plan: data that is saved, shown, checked after every operation and applied without the method that proposed it.
 struct EditPlan {
@@ -82,7 +85,7 @@ struct PlanProblem {
 };
 
 /// Every problem of the plan: another fingerprint, indices, last head / channel / block removed, everything removed, family
-/// cannot be cut (errors); unequal query heads per kv group, first block without attention (warnings: stock runtimes need the
+/// cannot be cut, fewer experts than each token is sent to (errors); expert counts that differ between blocks, unequal query heads per kv group, first block without attention (warnings: stock runtimes need the
 /// padded way); edits that overlap, head counts that the stock class refuses (notes). Without errors it can be applied. Pass an
 /// empty fingerprint to skip that comparison. Pure, under 5 ms for 80 blocks.
 std::vector<PlanProblem> checkPlan(const EditPlan& plan, const ModelShape& source, std::string_view fingerprint);

@@ -32,7 +32,7 @@ HeadSizes largestKept(const ModelShape& after) {
 
 /// The cheapest sizes that hold `least` and that stock classes accept; `least` when the source itself has none.
 HeadSizes acceptedSizes(const ModelShape& source, const HeadSizes& least) {
-    const Family& family = *findFamily(source.modelType);
+    const Family& family = familyOf(source);
     const HeadSizes most = largestKept(source);
     const int headDim = source.blocks.front().headDim;
     HeadSizes best = least;
@@ -47,36 +47,63 @@ HeadSizes acceptedSizes(const ModelShape& source, const HeadSizes& least) {
     return best;
 }
 
+/// The FFN that every block of one kind gets, dense or mixture.
+struct FfnSizes {
+    int channels = 0, experts = 0, shared = 0;
+};
+
+FfnSizes largestFfn(const ModelShape& source, const ModelShape& after, const std::vector<int>& kept, bool mixture) {
+    FfnSizes sizes;
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+        const BlockShape& block = after.blocks[i];
+        if (!block.hasFfn || (block.numExperts > 0) != mixture) continue;
+        sizes.channels = std::max(sizes.channels, block.ffnSize);
+        sizes.shared = std::max(sizes.shared, block.sharedFfnSize);
+        if (sizes.experts != 0 && block.numExperts != sizes.experts)
+            throw Error(ErrorCode::Unsupported, "block " + toText(static_cast<std::int64_t>(i)),
+                        "it keeps " + toText(std::int64_t{block.numExperts}) + " experts, an earlier block " +
+                            toText(std::int64_t{sizes.experts}) +
+                            "; a padded expert could be chosen by the router, so every block must keep as many");
+        sizes.experts = block.numExperts;
+    }
+    const MoeFields* moe = familyOf(source).moe;
+    while (mixture && moe && moe->sharedCount && sizes.channels > 0 && sizes.shared % sizes.channels != 0) ++sizes.channels;
+    if (sizes.channels > 0) return sizes;
+    constexpr int kSmallestMlp = 256;  // none of this kind is left: layers of zeros, as small as they can be
+    for (const BlockShape& block : source.blocks) {
+        if (!block.hasFfn || (block.numExperts > 0) != mixture) continue;
+        sizes.channels = std::max(sizes.channels, std::min(block.ffnSize, kSmallestMlp));
+        sizes.experts = std::max(sizes.experts, block.numExperts);
+        sizes.shared = std::max(sizes.shared, block.sharedFfnSize);
+    }
+    return sizes;
+}
+
+/// Is block `b` of the source a mixture? One whose FFN is absent already counts as the model's first FFN does.
+bool isMixture(const ModelShape& source, int b) {
+    const BlockShape& own = source.blocks[static_cast<std::size_t>(b)];
+    if (own.hasFfn) return own.numExperts > 0;
+    const auto first = std::find_if(source.blocks.begin(), source.blocks.end(), [](const BlockShape& block) { return block.hasFfn; });
+    return first != source.blocks.end() && first->numExperts > 0;
+}
+
 }  // namespace
 
-ModelShape paddedShape(const ModelShape& source, const ModelShape& after) {
-    const HeadSizes heads = acceptedSizes(source, largestKept(after));
-    int channels = 0, experts = 0;
-    for (std::size_t b = 0; b < after.blocks.size(); ++b) {
-        const BlockShape& block = after.blocks[b];
-        channels = std::max(channels, block.ffnSize);
-        if (block.hasFfn && experts != 0 && block.numExperts != experts)
-            throw Error(ErrorCode::Unsupported, "block " + toText(static_cast<std::int64_t>(b)),
-                        "it keeps " + toText(std::int64_t{block.numExperts}) + " experts, an earlier block " +
-                            toText(std::int64_t{experts}) +
-                            "; a padded expert could be chosen by the router, so every block must keep as many");
-        if (block.hasFfn) experts = block.numExperts;
-    }
-    int sourceExperts = 0;
-    for (const BlockShape& block : source.blocks) sourceExperts = std::max(sourceExperts, block.numExperts);
-    if (experts == 0) experts = sourceExperts;
-    constexpr int kSmallestMlp = 256;
-    if (channels == 0)
-        for (const BlockShape& block : source.blocks) channels = std::max(channels, std::min(block.ffnSize, kSmallestMlp));
-
-    ModelShape result = after;
-    for (BlockShape& block : result.blocks) {
+ModelShape paddedShape(const ModelShape& source, const Cut& cut) {
+    ModelShape result = shapeAfter(source, cut);
+    const std::vector<int> kept = keptBlocks(cut);
+    const HeadSizes heads = acceptedSizes(source, largestKept(result));
+    const FfnSizes dense = largestFfn(source, result, kept, false), mixture = largestFfn(source, result, kept, true);
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+        BlockShape& block = result.blocks[i];
+        const FfnSizes& ffn = isMixture(source, kept[i]) ? mixture : dense;
         block.hasAttention = block.hasFfn = true;
         block.numKvHeads = heads.groups;
         block.numHeads = heads.heads();
         block.headsPerKv.assign(static_cast<std::size_t>(heads.groups), heads.headsPerGroup);
-        block.ffnSize = channels;
-        block.numExperts = experts;
+        block.ffnSize = ffn.channels;
+        block.numExperts = ffn.experts;
+        block.sharedFfnSize = ffn.shared;
     }
     return result;
 }

@@ -17,6 +17,7 @@ struct BlockLayout {
     int source = 0;
     bool attentionFromSource = true, ffnFromSource = true;  ///< false: a layer of zeros
     std::vector<std::int64_t> heads, groups, channels, experts;
+    std::map<int, std::vector<std::int64_t>> expertChannels;  ///< by source expert, those with a cut of their own
 };
 
 std::vector<std::int64_t> padded(const std::vector<int>& kept, int count) {
@@ -52,6 +53,10 @@ BlockLayout layoutOf(const BlockShape& source, const BlockCut& cut, const BlockS
                            channels = keptChannels(source, cut);
     layout.attentionFromSource = !heads.empty();
     layout.ffnFromSource = !channels.empty();
+    for (const auto& [expert, removed] : cut.expertChannels) {
+        const std::vector<int> own = keptChannels(source, cut, expert);
+        layout.expertChannels[expert] = way == SliceWay::Zeroed ? inPlace(own, result.ffnSize) : padded(own, result.ffnSize);
+    }
     if (way == SliceWay::Zeroed) {
         layout.heads = inPlace(heads, result.numHeads);
         layout.groups = inPlace(groups, result.numKvHeads);
@@ -72,44 +77,23 @@ bool isIdentity(const std::vector<std::int64_t>& places, std::int64_t count) {
     return true;
 }
 
-/// Units to rows: every place becomes `rows` consecutive indices. Empty when the axis stays whole.
-std::vector<std::int64_t> spread(const std::vector<std::int64_t>& places, std::int64_t rows, std::int64_t sourceLength) {
-    if (isIdentity(places, sourceLength / rows) && sourceLength % rows == 0) return {};
-    std::vector<std::int64_t> indices;
-    indices.reserve(places.size() * static_cast<std::size_t>(rows));
+/// Units to rows: every place becomes `rows` consecutive indices, counted from `offset`. Appends to `indices`.
+void spread(const std::vector<std::int64_t>& places, std::int64_t rows, std::int64_t offset, std::vector<std::int64_t>& indices) {
+    indices.reserve(indices.size() + places.size() * static_cast<std::size_t>(rows));
     for (std::int64_t place : places)
-        for (std::int64_t row = 0; row < rows; ++row) indices.push_back(place < 0 ? -1 : place * rows + row);
-    return indices;
-}
-
-bool isAttentionRole(TensorRole role) { return role >= TensorRole::AttentionNorm && role <= TensorRole::KeyNorm; }
-bool isNormRole(TensorRole role) {
-    return role == TensorRole::AttentionNorm || role == TensorRole::FfnNorm || role == TensorRole::QueryNorm ||
-           role == TensorRole::KeyNorm;
-}
-
-/// The coupling tables turned round: role -> (kind of unit, axis).
-const std::map<TensorRole, std::vector<std::pair<ComponentKind, int>>>& unitsOf() {
-    static const auto table = [] {
-        std::map<TensorRole, std::vector<std::pair<ComponentKind, int>>> result;
-        for (ComponentKind kind : {ComponentKind::Head, ComponentKind::KvGroup, ComponentKind::Channel, ComponentKind::Expert})
-            for (const Coupling& coupling : couplings(kind)) result[coupling.role].emplace_back(kind, coupling.axis);
-        return result;
-    }();
-    return table;
+        for (std::int64_t row = 0; row < rows; ++row) indices.push_back(place < 0 ? -1 : offset + place * rows + row);
 }
 
 class Slicer {
 public:
     Slicer(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way, const ModelShape* wanted = nullptr)
-        : m_source(source), m_shape(anatomy.shape()), m_family(*findFamily(m_shape.modelType)), m_way(way) {
+        : m_source(source), m_shape(anatomy.shape()), m_family(familyOf(m_shape)), m_way(way) {
         for (const auto& [name, expected] : anatomy.expected())
             if (const TensorInfo* info = source.find(name)) m_dtypes.try_emplace(expected.role, info->dtype);
-        const ModelShape after = shapeAfter(m_shape, cut);
         if (wanted)
             m_plan.shape = *wanted;
         else
-            m_plan.shape = way == SliceWay::Exact ? after : way == SliceWay::Padded ? paddedShape(m_shape, after) : m_shape;
+            m_plan.shape = way == SliceWay::Exact ? shapeAfter(m_shape, cut) : way == SliceWay::Padded ? paddedShape(m_shape, cut) : m_shape;
         std::vector<int> blocks(m_shape.blocks.size());
         std::iota(blocks.begin(), blocks.end(), 0);
         if (way != SliceWay::Zeroed) blocks = keptBlocks(cut);
@@ -170,34 +154,30 @@ private:
         result.dtype = info->dtype;
         result.sourceShape = info->shape;
         result.indices.resize(result.shape.size());
-        if (place) fillIndices(result, tensor.role, *place);
+        if (place) fillIndices(result, tensor.role, *place, expert);
         checkShape(result);
         return result;
     }
 
-    void fillIndices(SlicedTensor& result, TensorRole role, const BlockLayout& place) const {
-        const auto units = unitsOf().find(role);
-        if (units == unitsOf().end()) return;
-        for (const auto& [kind, axis] : units->second) {
-            const auto at = static_cast<std::size_t>(axis);
-            if (axis < 0 || at >= result.indices.size()) continue;
-            const std::int64_t headDim = m_shape.blocks[static_cast<std::size_t>(place.source)].headDim;
-            const std::int64_t length = result.sourceShape[at];
-            switch (kind) {
-            case ComponentKind::Head:
-                result.indices[at] = spread(place.heads, headDim, length);
-                break;
-            case ComponentKind::KvGroup:
-                result.indices[at] = spread(place.groups, headDim, length);
-                break;
-            case ComponentKind::Channel:
-                result.indices[at] = spread(place.channels, 1, length);
-                break;
-            default:
-                result.indices[at] = spread(place.experts, 1, length);
-                break;
-            }
+    void fillIndices(SlicedTensor& result, TensorRole role, const BlockLayout& place, int expert) const {
+        const AxisUnits units = unitsAlong(m_family, role);
+        if (units.axis < 0) return;
+        const BlockShape& block = m_shape.blocks[static_cast<std::size_t>(place.source)];
+        std::vector<std::int64_t> indices;
+        std::int64_t offset = 0;
+        bool whole = true;
+        for (const ComponentKind kind : units.segments) {
+            const bool heads = kind == ComponentKind::Head, groups = kind == ComponentKind::KvGroup, channels = kind == ComponentKind::Channel;
+            const std::int64_t rows = heads || groups ? block.headDim : 1;
+            const std::int64_t count = heads ? block.numHeads : groups ? block.numKvHeads : channels ? block.ffnSize : block.numExperts;
+            const auto own = channels && expert >= 0 ? place.expertChannels.find(expert) : place.expertChannels.end();
+            const std::vector<std::int64_t>& places = heads ? place.heads : groups ? place.groups : !channels ? place.experts
+                                                      : own != place.expertChannels.end() ? own->second : place.channels;
+            spread(places, rows, offset, indices);
+            whole = whole && isIdentity(places, count);
+            offset += count * rows;
         }
+        if (!whole) result.indices[static_cast<std::size_t>(units.axis)] = std::move(indices);
     }
 
     static void checkShape(const SlicedTensor& tensor) {

@@ -43,8 +43,8 @@ SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut&
 /// the padded way. Throws BadInput when a block of `result` is too small.
 SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, const ModelShape& result);
 
-/// The sizes that the padded way gives every block; the source's shape otherwise. `after` = shapeAfter(source, cut).
-ModelShape paddedShape(const ModelShape& source, const ModelShape& after);
+/// The sizes that the padded way gives every block; the source's shape otherwise.
+ModelShape paddedShape(const ModelShape& source, const Cut& cut);
 
 /// Streams one result tensor from the mapped source, converting to `dtype` where it differs (F32, F16, BF16 among each other;
 /// round to nearest even, NaN kept). `source` must outlive the result. Throws Unsupported for another conversion; producing

@@ -18,8 +18,8 @@ namespace {
 
 constexpr std::uint64_t kInitStream = 0x10fa;
 
-bool isRouter(const std::string& role) { return role.ends_with(".gate") || role == "gate"; }
-bool isAttention(const std::string& role) { return role.starts_with("self_attn."); }
+bool isRouter(const std::string& role) { return role.ends_with(".gate") || role.ends_with("shared_expert_gate"); }
+bool isAttention(const std::string& role) { return role.starts_with("self_attn.") || role.starts_with("attn."); }
 
 /// A [r, in] in f32, the same on every device.
 torch::Tensor drawA(std::int64_t rank, std::int64_t inputs, std::uint64_t seed) {

@@ -52,7 +52,7 @@ std::vector<ParameterInfo> lengthParameters(const Defaults& defaults) {
         integer("batch_rows", "Rows per batch", "Rows that run through the model together.", "rows", 8, 1, 65536),
         integer("accumulation", "Accumulate", "Batches whose gradients are added up before a step.", "batches", 1, 1, 65536),
         integer("row_length", "Row length", "Tokens per row; 0 takes the model's context, at most 256.", "tokens", 0, 0, 1 << 20),
-        choice("layout", "Row layout", "Cut the text into chunks, pack whole examples, or pad one example per row.", {"chunks", "packed", "padded"}),
+        choice("layout", "Row layout", "Cut the text into chunks, pack whole examples, or pad one example per row; auto packs what has prompts and answers.", {"auto", "chunks", "packed", "padded"}),
         boolean("answers_only", "Answers only", "Instruction data: take the loss on the answers, not on the questions.", true),
     };
 }
@@ -190,7 +190,7 @@ TrainOptions trainOptions(const RecipeInfo& recipe, const Json& parameters) {
     options.accumulation = static_cast<int>(values.integer("accumulation"));
     options.rowLength = static_cast<int>(values.integer("row_length"));
     const auto layout = values.text("layout");
-    options.layout = layout == "chunks" ? RowLayout::Chunks : layout == "packed" ? RowLayout::Packed : RowLayout::Padded;
+    options.layout = layout == "auto" ? RowLayout::Auto : layout == "chunks" ? RowLayout::Chunks : layout == "packed" ? RowLayout::Packed : RowLayout::Padded;
     options.answersOnly = values.boolean("answers_only");
     options.learningRate = values.real("lr");
     options.warmupSteps = values.integer("warmup_steps");

@@ -44,13 +44,14 @@ fs::path folderOf(const fs::path& path) { return fs::is_directory(path) ? path :
 
 fs::path configFile(const fs::path& source) { return fs::is_directory(source) ? source / "config.json" : source; }
 
-DataOptions dataOptions(const RunData& data, const TrainOptions& options, int rowLength) {
+DataOptions dataOptions(const RunData& data, const TrainOptions& options, int rowLength, const fs::path& source) {
     DataOptions wanted;
     wanted.layout = options.layout;
     wanted.rowLength = rowLength;
     wanted.maxRows = data.maxRows;
     wanted.maxBytes = data.maxBytes;
     wanted.answersOnly = options.answersOnly;
+    wanted.chatTemplateFolder = source;
     return wanted;
 }
 
@@ -58,12 +59,12 @@ DataOptions dataOptions(const RunData& data, const TrainOptions& options, int ro
 TrainData loadData(const RunJob& job, const TrainOptions& options, const ModelShape& shape, std::vector<Problem>& problems) {
     const int rowLength = rowLengthFor(options, shape);
     const auto tokenizer = tokenizerOf(folderOf(job.source));
-    auto training = loadDataset(job.data.file, tokenizer.get(), shape.vocabSize, dataOptions(job.data, options, rowLength));
+    auto training = loadDataset(job.data.file, tokenizer.get(), shape.vocabSize, dataOptions(job.data, options, rowLength, folderOf(job.source)));
     problems = training.problems;
     TrainData data{std::move(training.rows), {}, training.fingerprint, training.description};
     dropUntargeted(data.rows);
     if (!job.evalData.file.empty()) {
-        auto wanted = dataOptions(job.evalData, options, rowLength);
+        auto wanted = dataOptions(job.evalData, options, rowLength, folderOf(job.source));
         wanted.maxRows = wanted.maxRows > 0 ? std::min(wanted.maxRows, options.evalRows) : options.evalRows;
         auto evaluation = loadDataset(job.evalData.file, tokenizer.get(), shape.vocabSize, wanted);
         problems.insert(problems.end(), evaluation.problems.begin(), evaluation.problems.end());

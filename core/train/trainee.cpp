@@ -21,7 +21,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::string_view kEmbedding = "model.embed_tokens.weight", kHead = "lm_head.weight";
 const char* const kStateFile = "state/optimizer.safetensors";
 
 torch::Tensor storedTensor(const Checkpoint& checkpoint, const TensorInfo& info) {
@@ -53,7 +52,14 @@ TensorSource converted(std::string name, DType dtype, const torch::Tensor& value
     return source;
 }
 
-std::string loraModule(const LoraSite& site) { return "model.layers." + std::to_string(site.block) + "." + site.role; }
+std::string loraModule(const Family& family, const LoraSite& site) { return family.blockPrefix + std::to_string(site.block) + "." + site.role; }
+
+/// The tensors that a full fine-tuning leaves as they are unless asked: they hold most of a small model's parameters.
+bool isOuter(const Family& family, const std::string& name) {
+    using enum TensorRole;
+    return name == tensorName(family, TokenEmbedding) || name == tensorName(family, LmHead) ||
+           (family.learnedPositions && name == tensorName(family, PositionEmbedding));
+}
 
 std::vector<float> values(const torch::Tensor& tensor) {
     const auto plain = tensor.detach().to(torch::kCPU, torch::kFloat32).contiguous();
@@ -78,16 +84,17 @@ Trainee::Trainee(const Checkpoint& base, const TrainOptions& options, const Load
     auto wanted = load;
     wanted.trainable = !options.lora;
     m_model = LanguageModel::load(base, wanted, job);
+    const Family& family = familyOf(m_model->shape());
     if (options.lora) {
         m_adapters = attachLora(*m_model, options.loraOptions, seed);
         for (const auto& site : m_adapters->sites) {
-            addSlot(loraModule(site) + ".lora_A.weight", site.layer->a());
-            addSlot(loraModule(site) + ".lora_B.weight", site.layer->b());
+            addSlot(loraModule(family, site) + ".lora_A.weight", site.layer->a());
+            addSlot(loraModule(family, site) + ".lora_B.weight", site.layer->b());
         }
         return;
     }
     m_model->visitParameters([&](const std::string& name, torch::Tensor& parameter) {
-        if (!m_options.trainEmbeddings && (name == kEmbedding || name == kHead)) parameter.set_requires_grad(false);
+        if (!m_options.trainEmbeddings && isOuter(family, name)) parameter.set_requires_grad(false);
         else addSlot(name, parameter);
     });
 }
@@ -177,11 +184,13 @@ void Trainee::reset() {
 
 std::vector<WrittenShard> Trainee::saveWeights(const fs::path& folder) const {
     const auto forced = forcedDtype(m_options.saveDtype);
+    const Family& family = familyOf(m_model->shape());
     std::vector<TensorSource> sources;
     for (const auto& info : m_base.tensors()) {
         auto found = m_slotOf.find(info.name);
         // A tied head that is stored all the same follows the embedding.
-        if (found == m_slotOf.end() && info.name == kHead && m_model->shape().tiedEmbeddings) found = m_slotOf.find(std::string(kEmbedding));
+        if (found == m_slotOf.end() && info.name == tensorName(family, TensorRole::LmHead) && m_model->shape().tiedEmbeddings)
+            found = m_slotOf.find(tensorName(family, TensorRole::TokenEmbedding));
         const auto dtype = forced && isFloat(info.dtype) ? *forced : info.dtype;
         if (found != m_slotOf.end()) sources.push_back(converted(info.name, dtype, m_slots[found->second].master));
         else if (dtype != info.dtype) sources.push_back(converted(info.name, dtype, storedTensor(m_base, info)));
@@ -201,11 +210,14 @@ void Trainee::saveAdapter(const fs::path& folder) const {
     LoraAdapter adapter;
     adapter.base = m_base.folder().string();
     adapter.numBlocks = m_model->shape().numBlocks();
+    const Family& family = familyOf(m_model->shape());
+    adapter.transposed = family.transposedLinears;
     adapter.dropout = options.dropout;
     for (const auto& site : m_adapters->sites) {
-        const auto& a = slot(loraModule(site) + ".lora_A.weight").master;
-        const auto& b = slot(loraModule(site) + ".lora_B.weight").master;
-        adapter.pairs.push_back({loraModule(site), options.rank, a.size(1), b.size(0), options.scale() * options.rank, values(a), values(b)});
+        const std::string module = loraModule(family, site);
+        const auto& a = slot(module + ".lora_A.weight").master;
+        const auto& b = slot(module + ".lora_B.weight").master;
+        adapter.pairs.push_back({module, options.rank, a.size(1), b.size(0), options.scale() * options.rank, values(a), values(b)});
     }
     writeLoraAdapter(folder, adapter);
 }
@@ -278,8 +290,7 @@ void writeRandomCheckpoint(const Json& config, const fs::path& sideFiles, double
     StagedFolder staged(to);
     if (!sideFiles.empty()) copyCarriedFiles(sideFiles, staged.path());
     auto complete = config;
-    const auto* family = findFamily(shape.modelType);
-    if (!complete.contains("architectures") && family) complete["architectures"] = Json::array({family->architecture});
+    if (!complete.contains("architectures")) complete["architectures"] = Json::array({familyOf(shape).architecture});
     complete["torch_dtype"] = "float32";
     writeJsonFile(staged.path() / "config.json", complete);
     std::vector<TensorSource> sources;
@@ -290,7 +301,9 @@ void writeRandomCheckpoint(const Json& config, const fs::path& sideFiles, double
 
 void mergeAdapter(const Checkpoint& base, const fs::path& adapterFolder, const fs::path& to, const JobContext& job) {
     const auto adapter = readLoraAdapter(adapterFolder);
-    for (const auto& problem : checkLoraAdapter(adapter, Anatomy::of(base))) {
+    const Anatomy anatomy = Anatomy::of(base);
+    const bool transposed = familyOf(anatomy.shape()).transposedLinears;
+    for (const auto& problem : checkLoraAdapter(adapter, anatomy)) {
         if (problem.severity == Severity::Error) throw Error(ErrorCode::Mismatch, adapterFolder.string() + ": " + problem.subject, problem.message);
     }
     std::map<std::string, const LoraPair*> pairs;
@@ -303,8 +316,9 @@ void mergeAdapter(const Checkpoint& base, const fs::path& adapterFolder, const f
             continue;
         }
         TensorSource source{info.name, info.dtype, info.shape, {}};
-        source.produce = [&base, &info, pair = found->second](const auto& sink) {
-            const auto added = torch::matmul(matrix(pair->b, pair->out, pair->rank), matrix(pair->a, pair->rank, pair->in)) * (pair->alpha / double(pair->rank));
+        source.produce = [&base, &info, pair = found->second, transposed](const auto& sink) {
+            auto added = torch::matmul(matrix(pair->b, pair->out, pair->rank), matrix(pair->a, pair->rank, pair->in)) * (pair->alpha / double(pair->rank));
+            if (transposed) added = added.t();
             const auto merged = (storedTensor(base, info).to(torch::kFloat32) + added).to(scalarType(info.dtype)).contiguous();
             sink({static_cast<const std::byte*>(merged.data_ptr()), merged.nbytes()});
         };

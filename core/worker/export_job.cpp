@@ -23,6 +23,7 @@ std::vector<std::vector<std::int64_t>> comparisonRows(const OpenedCheckpoint& so
     const ModelShape& shape = source.shape();
     const int length = static_cast<int>(shape.maxPositions > 0 ? std::min<std::int64_t>(kCompareTokens, shape.maxPositions) : kCompareTokens);
     std::vector<std::vector<std::int64_t>> rows;
+    if (shape.image) return {{}};  // one picture of noise
     if (request.data) {
         protocol::DataMessage data = *request.data;
         data.rowLength = length;
@@ -83,7 +84,12 @@ LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const
     std::vector<TokenBatch> batches;
     for (const auto& row : rows) {
         TokenBatch batch;
-        batch.ids_BT = torch::tensor(row, torch::kInt64).unsqueeze(0);
+        if (const auto& image = Anatomy::of(candidate).shape().image) {
+            auto generator = torch::make_generator<torch::CPUGeneratorImpl>(20);
+            batch.pixels_BCHW = torch::randn({1, image->channels, image->height, image->width}, generator);
+        } else {
+            batch.ids_BT = torch::tensor(row, torch::kInt64).unsqueeze(0);
+        }
         batches.push_back(std::move(batch));
     }
     const auto expected = streamedLogits(candidate, cut, batches, job);
@@ -95,7 +101,7 @@ LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const
         result.maxAbsError = std::isnan(error) ? error : std::max(result.maxAbsError, error);
         const torch::Tensor p = torch::log_softmax(expected[i].to(torch::kFloat64), -1), q = torch::log_softmax(found[i].to(torch::kFloat64), -1);
         klSum += (p.exp() * (p - q)).sum().item<double>();
-        result.tokens += batches[i].ids_BT.numel();
+        result.tokens += expected[i].size(0) * expected[i].size(1);
     }
     result.kl = result.tokens > 0 ? klSum / static_cast<double>(result.tokens) : 0;
     return result;

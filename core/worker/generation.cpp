@@ -10,9 +10,9 @@
 namespace resect {
 
 Generation generateText(OpenedCheckpoint& opened, const std::string& prompt, const std::optional<Cut>& cut, const SamplingOptions& sampling,
-                        const Compute& compute, const JobContext& job, const std::function<void(const GeneratedToken&)>& onToken) {
+                        const Compute& compute, const JobContext& job, const std::function<void(const GeneratedToken&)>& onToken, SpecialTokens special) {
     const Tokenizer& tokenizer = opened.tokenizer();
-    const std::vector<std::int64_t> ids = tokenizer.encode(prompt);
+    const std::vector<std::int64_t> ids = tokenizer.encode(prompt, special);
     if (ids.empty()) throw Error(ErrorCode::Usage, "prompt", "it has no tokens; write at least one word");
     const auto model = opened.model(compute, job);
     if (cut) model->setCut(*cut);

@@ -22,8 +22,10 @@ struct Generation {
 };
 
 /// Continues `prompt` with the checkpoint as it is, or with the candidate that `cut` would give. `onToken` may be empty.
+/// `special` Omit: the prompt brings its own special tokens, as what a chat template writes.
 Generation generateText(OpenedCheckpoint& opened, const std::string& prompt, const std::optional<Cut>& cut, const SamplingOptions& sampling,
-                        const Compute& compute, const JobContext& job, const std::function<void(const GeneratedToken&)>& onToken);
+                        const Compute& compute, const JobContext& job, const std::function<void(const GeneratedToken&)>& onToken,
+                        SpecialTokens special = SpecialTokens::Add);
 
 /// Post-softmax attention of one head over the first `maxTokens` tokens of `text`.
 struct AttentionPicture {

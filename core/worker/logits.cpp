@@ -21,6 +21,22 @@ public:
     std::vector<torch::Tensor> states;
 };
 
+struct Input {
+    TokenBatch batch;
+    torch::Tensor labels_B1;  // of pictures, where given
+};
+
+Input readPictures(const LogitsRequest& request) {
+    const std::string subject = request.input.string();
+    if (request.input.empty()) throw Error(ErrorCode::Usage, "--input", "this model runs pictures: give a safetensors file with pixel_values [B, C, height, width]");
+    auto tensors = readTensors(request.input);
+    if (!tensors.contains("pixel_values")) throw Error(ErrorCode::BadInput, subject + ": pixel_values", "expected pictures [B, C, height, width], found none");
+    Input input;
+    input.batch.pixels_BCHW = tensors["pixel_values"].to(torch::kFloat32);
+    if (tensors.contains("labels")) input.labels_B1 = tensors["labels"].to(torch::kInt64).view({-1, 1});
+    return input;
+}
+
 TokenBatch readBatch(const LogitsRequest& request, std::int64_t vocabSize) {
     TokenBatch batch;
     if (!request.ids.empty()) {
@@ -58,12 +74,15 @@ torch::Tensor nextTokens(const TokenBatch& batch) {
 
 torch::Tensor plain(const torch::Tensor& tensor) { return tensor.detach().to(torch::kCPU, torch::kFloat32).contiguous(); }
 
-void addGradients(const OpenedCheckpoint& opened, const TokenBatch& batch, const Compute& compute, const JobContext& job, Named& results) {
+void addGradients(const OpenedCheckpoint& opened, const Input& input, const Compute& compute, const JobContext& job, Named& results) {
+    const bool pictures = opened.shape().image.has_value();
+    if (pictures && (!input.labels_B1.defined() || opened.shape().vocabSize == 0))
+        throw Error(ErrorCode::BadInput, "labels", "gradients of pictures need a classifier and labels [B] beside pixel_values");
     LoadOptions options = opened.loadOptions(compute);
     options.trainable = true;
     const auto model = LanguageModel::load(opened.checkpoint(), options, job);
-    const TokenBatch there = batch.to(model->device());
-    const torch::Tensor loss = model->loss(there, nextTokens(there));
+    const TokenBatch there = input.batch.to(model->device());
+    const torch::Tensor loss = model->loss(there, pictures ? input.labels_B1 : nextTokens(there));
     loss.backward();
     results.emplace_back("loss", plain(loss));
     model->visitParameters([&](const std::string& name, torch::Tensor& parameter) {
@@ -74,20 +93,21 @@ void addGradients(const OpenedCheckpoint& opened, const TokenBatch& batch, const
 }  // namespace
 
 Named computeLogits(OpenedCheckpoint& opened, const LogitsRequest& request, const Compute& compute, const JobContext& job) {
-    const TokenBatch batch = readBatch(request, opened.shape().vocabSize);
+    const bool pictures = opened.shape().image.has_value();
+    const Input input = pictures ? readPictures(request) : Input{readBatch(request, opened.shape().vocabSize), {}};
     Named results;
     {
         const torch::InferenceMode guard;
         const auto model = opened.model(compute, job);
-        const TokenBatch there = batch.to(model->device());
+        const TokenBatch there = input.batch.to(model->device());
         HiddenStates hidden;
         torch::Tensor x_BTD = model->runBlocks(model->embed(there), there, 0, model->shape().numBlocks(), request.hiddenStates ? &hidden : nullptr);
         x_BTD = model->finalNorm(x_BTD);
         results.emplace_back("logits", plain(model->head(x_BTD)));
-        if (!hidden.states.empty()) hidden.states.back() = x_BTD;
+        if (!hidden.states.empty() && !pictures) hidden.states.back() = x_BTD;  // vision transformers give theirs before the final norm
         for (std::size_t i = 0; i < hidden.states.size(); ++i) results.emplace_back("hidden_states." + std::to_string(i), plain(hidden.states[i]));
     }
-    if (request.gradients) addGradients(opened, batch, compute, job, results);
+    if (request.gradients) addGradients(opened, input, compute, job, results);
     return results;
 }
 

@@ -55,8 +55,10 @@ Dataset OpenedCheckpoint::data(const protocol::DataMessage& data) const {
         options.layout = RowLayout::Packed;
     } else if (data.layout == "padded") {
         options.layout = RowLayout::Padded;
+    } else if (data.layout == "auto") {
+        options.layout = RowLayout::Auto;
     } else if (data.layout != "chunks") {
-        throw Error(ErrorCode::Usage, "layout " + data.layout, "expected chunks, packed or padded");
+        throw Error(ErrorCode::Usage, "layout " + data.layout, "expected auto, chunks, packed or padded");
     }
     const ModelShape& shape = this->shape();
     if (data.rowLength < 2) throw Error(ErrorCode::Usage, "row length", "expected at least 2 tokens, found " + std::to_string(data.rowLength));
@@ -64,6 +66,7 @@ Dataset OpenedCheckpoint::data(const protocol::DataMessage& data) const {
         throw Error(ErrorCode::Usage, "row length", "the model's context is " + std::to_string(shape.maxPositions) + " tokens, asked for " + std::to_string(data.rowLength));
     options.rowLength = data.rowLength;
     options.maxRows = data.maxRows;
+    options.chatTemplateFolder = path();
     return loadDataset(data.file, findTokenizer(), shape.vocabSize, options);
 }
 

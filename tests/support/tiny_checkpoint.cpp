@@ -1,5 +1,6 @@
 #include "tests/support/tiny_checkpoint.h"
 
+#include "core/anatomy/family.h"
 #include "core/base/error.h"
 #include "core/checkpoint/checkpoint_writer.h"
 
@@ -39,6 +40,7 @@ public:
     Filler(TinyCheckpoint& checkpoint, const TinyOptions& options) : m_checkpoint(checkpoint), m_options(options), m_random(options.seed) {}
     void matrix(const std::string& name, std::int64_t out, std::int64_t in) { fill(name, {out, in}, 0, 1 / std::sqrt(static_cast<double>(in))); }
     void embedding(const std::string& name, std::int64_t rows, std::int64_t columns) { fill(name, {rows, columns}, 0, 0.5); }
+    void table(const std::string& name, std::vector<std::int64_t> shape) { fill(name, std::move(shape), 0, 0.3); }
     void norm(const std::string& name, std::int64_t size) { fill(name, {size}, 1, 0.1); }
     void bias(const std::string& name, std::int64_t size) { fill(name, {size}, 0, 0.1); }
 
@@ -222,6 +224,53 @@ void zeroHeads(TinyCheckpoint& checkpoint, int block, const std::vector<int>& he
 void zeroChannels(TinyCheckpoint& checkpoint, int block, const std::vector<int>& channels) {
     checkpoint.zeroColumns("model.layers." + std::to_string(block) + ".mlp.down_proj.weight", channels);
     checkpoint.save();
+}
+
+TinyCheckpoint tinyFamily(const std::string& modelType, const Json& change, std::uint64_t seed) {
+    const Json sizes{{"vocab_size", 61}, {"max_position_embeddings", 128}, {"hidden_size", 48}, {"num_hidden_layers", 4},
+                     {"num_attention_heads", 6}, {"num_key_value_heads", 2}, {"intermediate_size", 43}};
+    const Json routed{{"num_experts", 6}, {"num_experts_per_tok", 2}, {"moe_intermediate_size", 21}};
+    const std::map<std::string, std::vector<Json>> own{
+        {"llama", {sizes, {{"head_dim", 10}, {"attention_bias", true}, {"mlp_bias", true}}}},
+        {"mistral", {sizes, {{"head_dim", 10}, {"sliding_window", 7}}}},
+        {"qwen2", {sizes}},
+        {"qwen3", {sizes, {{"head_dim", 10}}}},
+        {"gemma", {sizes, {{"head_dim", 10}, {"hidden_activation", "gelu_pytorch_tanh"}}}},
+        {"gemma2", {sizes, {{"head_dim", 10}, {"sliding_window", 5}, {"query_pre_attn_scalar", 12}, {"attn_logit_softcapping", 3.0},
+                            {"final_logit_softcapping", 5.0}}}},
+        {"phi3", {sizes, {{"sliding_window", 9}}}},
+        {"gpt2", {{{"vocab_size", 61}, {"n_positions", 40}, {"n_embd", 48}, {"n_layer", 4}, {"n_head", 4}, {"n_inner", nullptr}}}},
+        {"mixtral", {sizes, {{"head_dim", 10}, {"num_local_experts", 5}, {"num_experts_per_tok", 2}}}},
+        {"qwen2_moe", {sizes, routed, {{"shared_expert_intermediate_size", 33}, {"mlp_only_layers", {1}}, {"decoder_sparse_step", 1}}}},
+        {"qwen3_moe", {sizes, routed, {{"head_dim", 10}, {"norm_topk_prob", true}, {"mlp_only_layers", Json::array()}, {"decoder_sparse_step", 2}}}},
+        {"olmoe", {sizes, {{"num_experts", 6}, {"num_experts_per_tok", 2}, {"clip_qkv", 1.5}}}},
+        {"deepseek", {sizes, {{"n_routed_experts", 6}, {"num_experts_per_tok", 2}, {"moe_intermediate_size", 21}, {"n_shared_experts", 2},
+                              {"first_k_dense_replace", 1}, {"moe_layer_freq", 1}, {"norm_topk_prob", false}}}},
+        {"glm4_moe", {sizes, {{"head_dim", 10}, {"n_routed_experts", 8}, {"num_experts_per_tok", 2}, {"moe_intermediate_size", 21},
+                              {"n_shared_experts", 1}, {"first_k_dense_replace", 1}, {"n_group", 2}, {"topk_group", 1}, {"norm_topk_prob", true},
+                              {"routed_scaling_factor", 1.5}, {"attention_bias", true}, {"use_qk_norm", true}, {"partial_rotary_factor", 0.5}}}},
+    };
+    const Json picture{{"hidden_size", 48}, {"num_hidden_layers", 4}, {"num_attention_heads", 4}, {"intermediate_size", 43}, {"image_size", {12, 8}},
+                       {"patch_size", 4}, {"num_channels", 2}};
+    const std::map<std::string, Json> pictures{{"vit", {{"id2label", {{"0", "a"}, {"1", "b"}, {"2", "c"}}}}},
+                                               {"deit", {{"id2label", {{"0", "a"}, {"1", "b"}, {"2", "c"}}}, {"qkv_bias", false}}},
+                                               {"clip_vision_model", Json::object()}};
+    TinyCheckpoint checkpoint;
+    checkpoint.config = {{"architectures", {std::string(findFamily(modelType)->architecture)}}, {"model_type", modelType}, {"torch_dtype", "float32"}};
+    if (const auto found = pictures.find(modelType); found != pictures.end()) checkpoint.config.update(picture), checkpoint.config.update(found->second);
+    else for (const Json& fields : own.at(modelType)) checkpoint.config.update(fields);
+    checkpoint.config.update(change);
+    const TinyOptions options{.seed = seed};
+    Filler fill(checkpoint, options);
+    for (const ExpectedTensor& tensor : expectedTensors(readModelShape(checkpoint.config, nullptr, "config.json"))) {
+        if (tensor.role == TensorRole::PatchWeight || (isEmbeddingRole(tensor.role) && tensor.shape.size() > 2)) fill.table(tensor.name, tensor.shape);
+        else if (tensor.role == TensorRole::TokenEmbedding || tensor.role == TensorRole::PositionEmbedding) fill.embedding(tensor.name, tensor.shape[0], tensor.shape[1]);
+        else if (tensor.shape.size() == 2) fill.matrix(tensor.name, tensor.shape[0], tensor.shape[1]);
+        else if (isNormRole(tensor.role) && !tensor.name.ends_with(".bias")) fill.norm(tensor.name, tensor.shape[0]);
+        else fill.bias(tensor.name, tensor.shape[0]);
+    }
+    checkpoint.save();
+    return checkpoint;
 }
 
 std::vector<double> valuesOf(const Checkpoint& checkpoint, std::string_view name) {

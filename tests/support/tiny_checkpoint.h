@@ -60,6 +60,10 @@ TinyCheckpoint tinyQwen2(const TinyOptions& options = {});
 TinyCheckpoint tinyQwen3(const TinyOptions& options = {});
 TinyCheckpoint tinyMixtral(const TinyOptions& options = {});
 
+/// A model of any family that Resect knows, 4 blocks: the fields of its own config.json, dense and routed blocks mixed where it can, weights
+/// under the names that its table gives. `change` is merged into the configuration.
+TinyCheckpoint tinyFamily(const std::string& modelType, const Json& change = Json::object(), std::uint64_t seed = 1);
+
 /// Makes the units of one block contribute nothing: columns of o_proj or down_proj. For a Llama-like dense block.
 void zeroHeads(TinyCheckpoint& checkpoint, int block, const std::vector<int>& heads);
 void zeroChannels(TinyCheckpoint& checkpoint, int block, const std::vector<int>& channels);

@@ -26,7 +26,9 @@ constexpr std::array kDropOps{
 
 std::string opOf(const Json& edit) {
     const auto it = edit.is_object() ? edit.find("op") : edit.end();
-    return it != edit.end() && it->is_string() ? it->get<std::string>() : std::string();
+    if (it == edit.end() || !it->is_string()) return std::string();
+    // Channels of one expert are not drawn here; the name is one that no drawn operation has.
+    return it->get<std::string>() + (edit.contains("expert") ? " of an expert" : "");
 }
 
 const DropOp* findOp(const std::string& op) {
@@ -104,6 +106,8 @@ std::shared_ptr<const PlanEntry> planEntry(Json edit, QString origin) {
 
 QString editTitle(const Json& edit) {
     const DropOp* op = findOp(opOf(edit));
+    if (const auto expert = edit.is_object() ? edit.find("expert") : edit.end(); expert != edit.end() && expert->is_number_integer())
+        return QStringLiteral("Remove %L1 channels of expert %2 of block %3").arg(numbersOf(edit, "channels").size()).arg(expert->get<int>()).arg(blockOf(edit));
     if (!op) return QString::fromStdString(opOf(edit).empty() ? "Edit without an operation" : opOf(edit));
     const auto numbers = numbersOf(edit, op->list);
     const QString list = rangesText(numbers);

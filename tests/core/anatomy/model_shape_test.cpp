@@ -168,7 +168,9 @@ TEST(ModelShape, BrokenRopeScalingNamesTheField) {
     EXPECT_THAT(error(7), HasSubstr("config.json: rope_scaling: expected an object"));
     EXPECT_THAT(error({{"type", "linear"}}), HasSubstr("rope_scaling: factor: expected a number, found nothing"));
     EXPECT_THAT(error({{"type", "linear"}, {"factor", 0}}), HasSubstr("expected a number above 0"));
-    EXPECT_THAT(error({{"rope_type", "longrope"}}, ErrorCode::Unsupported), HasSubstr("\"longrope\" is not supported"));
+    EXPECT_THAT(error({{"rope_type", "spiral"}}, ErrorCode::Unsupported), HasSubstr("\"spiral\" is not supported"));
+    EXPECT_THAT(error({{"rope_type", "longrope"}}), HasSubstr("short_factor: expected a list of numbers"));
+    EXPECT_THAT(error({{"rope_type", "longrope"}, {"short_factor", {1, 0}}, {"long_factor", {1, 1}}}), HasSubstr("numbers above 0, found 0"));
     EXPECT_THAT(error({{"rope_type", "llama3"}, {"factor", 8}}), HasSubstr("low_freq_factor"));
     EXPECT_THAT(error({{"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 4}, {"high_freq_factor", 4}}), HasSubstr("more than low_freq_factor"));
 }
@@ -195,14 +197,14 @@ TEST(ModelShape, BadFieldsAreNamed) {
     Json odd = config();
     odd.erase("head_dim");
     odd["hidden_size"] = 50;
-    EXPECT_THAT(errorOf(odd), HasSubstr("head_dim: is absent, and hidden_size 50 is not a multiple"));
+    EXPECT_THAT(errorOf(odd), HasSubstr("head_dim: is absent, and the hidden size 50 is not a multiple"));
     Json absurd = config();
     absurd["hidden_size"] = absurd["intermediate_size"] = 100'000'000;
     EXPECT_THAT(errorOf(absurd), HasSubstr("one of them must be wrong"));
 }
 
 TEST(ModelShape, AnUnknownFamilySaysWhichAreKnown) {
-    EXPECT_THAT(errorOf(config("gpt2"), nullptr, ErrorCode::Unsupported), HasSubstr("\"gpt2\" is not among the families that can be cut: llama, mistral, qwen2, qwen3, mixtral"));
+    EXPECT_THAT(errorOf(config("bloom"), nullptr, ErrorCode::Unsupported), HasSubstr("\"bloom\" is not among the families that can be cut: llama, mistral, qwen2, qwen3, gemma"));
     EXPECT_THAT(errorWith("model_type", 3), HasSubstr("model_type: expected a text"));
     EXPECT_THAT(errorOf(config("resect")), HasSubstr("there is no such file beside it"));
 }

@@ -236,7 +236,9 @@ TEST_F(DatasetFile, RefusesFilesWithoutUsableRows) {
     EXPECT_EQ(errorOf("a.txt", "").code(), ErrorCode::BadInput);
     EXPECT_THAT(errorOf("a.txt", "").message(), HasSubstr("is empty"));
     EXPECT_THAT(errorOf("a.txt", "abc").message(), HasSubstr("holds 3 tokens, fewer than one row of 256"));
-    EXPECT_THAT(errorOf("a.jsonl", "{\"foo\": 1}\n").message(), HasSubstr("no usable row; line 1 has none of"));
+    EXPECT_THAT(
+        errorOf("a.jsonl", "{\"foo\": 1}\n").message(),
+        HasSubstr("no usable row; line 1 has none of the fields that are understood: input_ids; messages; conversations; "));
     EXPECT_THAT(errorOf("a.json", "{\"text\": \"x\"}").message(), HasSubstr("expected an array"));
     EXPECT_THAT(errorOf("a.json", "[]").message(), HasSubstr("no usable row"));
     EXPECT_EQ(errorOf("a.csv", "x").code(), ErrorCode::Unsupported);
@@ -274,6 +276,42 @@ TEST_F(DatasetFile, RefusesEarlyWhatWouldNotFitIntoMemory) {
     EXPECT_EQ(errorOf("a.jsonl", lines, options).code(), ErrorCode::OutOfMemory);
     EXPECT_EQ(errorOf("a.jsonl", text, options).code(), ErrorCode::OutOfMemory);  // one endless line
     EXPECT_EQ(errorOf("a.json", text, options).code(), ErrorCode::OutOfMemory);
+}
+
+TEST_F(DatasetFile, AutoPacksConversationsAndCutsRunningText) {
+    const auto options = rows(RowLayout::Auto, 8);
+    EXPECT_EQ(load("a.txt", "abcdefghijkl", options).layout, RowLayout::Chunks);
+    EXPECT_EQ(load("a.jsonl", "{\"text\": \"abcdefghijkl\"}\n", options).layout, RowLayout::Chunks);
+    const Dataset packed =
+        load("a.jsonl", "{broken\n{\"prompt\": \"a\", \"answer\": \"b\"}\n{\"prompt\": \"c\", \"answer\": \"d\"}\n", options);
+    EXPECT_EQ(packed.layout, RowLayout::Packed);
+    EXPECT_EQ(packed.fingerprint,
+              load("a.jsonl", "{\"prompt\": \"a\", \"answer\": \"b\"}\n{\"prompt\": \"c\", \"answer\": \"d\"}\n",
+                   rows(RowLayout::Packed, 8))
+                  .fingerprint);
+}
+
+TEST_F(DatasetFile, TellsWhatTheRowsWere) {
+    std::string lines = "{\"text\": \"one\"}\n{\"instruction\": \"a\", \"output\": \"b\", \"text\": \"not this\"}\n";
+    lines += "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": \"a\"}]}\n";
+    lines += "{\"prompt\": \"p\", \"completion\": \"c\"}\n{\"prompt\": \"p\", \"response\": \"c\"}\n{\"question\": \"q\", "
+             "\"text\": \"t\"}\n";
+    for (int i = 0; i < 8; ++i) lines += "{\"foo\": 1}\n";
+    lines += "{\"text\": \"\"}\n";
+    const Dataset data = load("a.jsonl", lines, rows(RowLayout::Padded, 400));
+    ASSERT_EQ(data.rows.size(), 6u);
+    EXPECT_EQ(data.description, "a.jsonl: 6 rows of at most 400 tokens, " + std::to_string(data.tokens) +
+                                    " tokens; texts: 2, Alpaca rows: 1, ShareGPT conversations: 1, prompts with completions: "
+                                    "1, prompts with responses: 1, "
+                                    "rejected: 9; messages as 'role: content', because the checkpoint has no chat template");
+    EXPECT_EQ(data.rejectedRows, 9);
+    ASSERT_EQ(data.problems.size(), 7u);
+    EXPECT_EQ(data.problems[0].subject, "line 7");
+    EXPECT_EQ(data.problems[4].subject, "line 11");
+    EXPECT_EQ(data.problems[5].subject, "line 15");
+    EXPECT_EQ(data.problems[6].subject, "a.jsonl");
+    EXPECT_THAT(data.problems[6].message, HasSubstr("3 further rows: has none of"));
+    EXPECT_EQ(textOf(data.rows[2]), "user: q\n\nassistant: a$");
 }
 
 TEST_F(DatasetFile, StopsWhenAsked) {

@@ -62,6 +62,105 @@ TEST(Tasks, ListRejectedLines) {
     EXPECT_THROW(load("\xFF\n"), Error);
 }
 
+TEST(Tasks, AskAsEachTaskOfTheHarnessDoes) {
+    test::TempFolder folder;
+    const std::string row = "{\"question\": \"Why?\", \"choices\": [\"x\", \"y\"], \"answer\": 1}\n";
+    const auto context = [&](const char* name, QuestionForm form = QuestionForm::Auto) {
+        writeFileAtomically(folder / name, row);
+        TaskOptions options;
+        options.form = form;
+        return loadTasks(folder / name, options).choices[0].options[0].context;
+    };
+    EXPECT_EQ(context("arc-easy-test.jsonl"), "Question: Why?\nAnswer:");
+    EXPECT_EQ(context("openbookqa-test.jsonl"), "Why?");
+    EXPECT_EQ(context("social-iqa-test.jsonl"), "Q: Why?\nA:");
+    EXPECT_EQ(context("openbookqa-test.jsonl", QuestionForm::Question), "Question: Why?\nAnswer:");
+    EXPECT_EQ(load("{\"question\": \"is it\", \"passage\": \"It is.\", \"answer\": true}\n").choices[0].options[0].context,
+              "It is.\nQuestion: is it?\nAnswer:");
+}
+
+TEST(Tasks, ReadHellaSwagInSixLines) {
+    test::TempFolder folder;
+    writeFileAtomically(folder / "h.txt", "A man\n2\nruns.\nsits.\nfl\u00e9es.\nis\nA dog\n0\na\nb\nc\nd\n");
+    const TaskFile file = loadTasks(folder / "h.txt");
+    ASSERT_EQ(file.choices.size(), 2u);
+    EXPECT_EQ(file.choices[0].answer, 2);
+    EXPECT_EQ(file.choices[0].options[2].context, "A man");
+    EXPECT_EQ(file.choices[0].options[2].continuation, " fl\u00e9es.");
+    EXPECT_EQ(file.choices[0].options[2].characters, 6);
+    EXPECT_EQ(file.choices[0].options[2].bytes, 7);
+    writeFileAtomically(folder / "h.txt", "A man\n2\n");
+    EXPECT_THROW(loadTasks(folder / "h.txt"), Error);
+    writeFileAtomically(folder / "h.txt", "A\n4\na\nb\nc\nd\n");
+    try {
+        loadTasks(folder / "h.txt");
+        FAIL();
+    } catch (const Error& error) {
+        EXPECT_THAT(error.subject(), HasSubstr("line 2"));
+    }
+}
+
+TEST(Tasks, PutSolvedExamplesInFront) {
+    test::TempFolder folder;
+    writeFileAtomically(folder / "a.jsonl", "{\"question\": \"p\", \"choices\": [\"x\", \"y\"], \"answer\": 1}\n{\"sentence\": "
+                                            "\"Ann saw Bea so _ waved.\", \"choices\": [\"Ann\", \"Bea\"], \"answer\": 1}\n"
+                                            "{\"question\": \"n\", \"answer\": \"So 1+1=2.\\n#### 2\"}\n");
+    TaskOptions options;
+    options.shots = 2;
+    const TaskFile file = loadTasks(folder / "a.jsonl", options);
+    EXPECT_EQ(file.choices[0].options[0].context,
+              "Ann saw Bea so Bea waved.\n\nQuestion: n\nAnswer: So 1+1=2.\n#### 2\n\nQuestion: p\nAnswer:");
+    EXPECT_EQ(file.choices[1].options[0].context,
+              "Question: p\nAnswer: y\n\nQuestion: n\nAnswer: So 1+1=2.\n#### 2\n\nAnn saw Bea so Ann");
+    EXPECT_EQ(file.exact[0].prompt, "Question: p\nAnswer: y\n\nAnn saw Bea so Bea waved.\n\nQuestion: n\nAnswer:");
+    EXPECT_NE(file.fingerprint, loadTasks(folder / "a.jsonl").fingerprint);
+    options.shots = 3;
+    EXPECT_THROW(loadTasks(folder / "a.jsonl", options), Error);
+    writeFileAtomically(folder / "b.jsonl", "{\"prompt\": \"1 and 1 is\", \"answer\": \"2\"}\n");
+    options.shots = 1;
+    options.shotsFile = folder / "b.jsonl";
+    EXPECT_EQ(loadTasks(folder / "a.jsonl", options).choices[0].options[0].context, "1 and 1 is 2\n\nQuestion: p\nAnswer:");
+}
+
+TEST(Gsm8kAnswers, AreExtractedAsTheHarnessDoes) {
+    const auto strict = [](const char* text) { return extractedAnswer(text, Extraction::Strict); };
+    const auto flexible = [](const char* text) { return extractedAnswer(text, Extraction::Flexible); };
+    EXPECT_EQ(strict("so 3.\n#### 1,234"), "1,234");
+    EXPECT_EQ(strict("#### -5 or #### 6"), "-5");
+    EXPECT_EQ(strict("####5"), "[invalid]");
+    EXPECT_EQ(strict("#### x #### 7"), "7");
+    EXPECT_EQ(strict("the answer is 5"), "[invalid]");
+    EXPECT_EQ(flexible("first 12, then $1,300."), "$1,300.");
+    EXPECT_EQ(flexible("it is 5"), "5");
+    EXPECT_EQ(flexible("it is -5 apples"), "-5");
+    EXPECT_EQ(flexible("6 ..."), "...");  // as the harness's expression has it
+    EXPECT_EQ(flexible("none"), "[invalid]");
+    EXPECT_TRUE(isSameAnswer("1,300.", "1300"));
+    EXPECT_TRUE(isSameAnswer("$18", "18"));
+    EXPECT_TRUE(isSameAnswer("18", "text\n#### 18"));
+    EXPECT_FALSE(isSameAnswer("18", "181"));
+    EXPECT_FALSE(isSameAnswer("[invalid]", "18"));
+}
+
+TEST(Gsm8kAnswers, OfTheWholeTestFileAreFound) {
+    RESECT_NEED_SHARED_DATA("instruct/gsm8k-test.jsonl");
+    const TaskFile file = loadTasks(sharedData("instruct/gsm8k-test.jsonl"));
+    EXPECT_EQ(file.exact.size(), 1319u);
+    EXPECT_TRUE(file.problems.empty());
+    EXPECT_EQ(file.exact[0].answer, "18");
+    EXPECT_TRUE(file.exact[0].prompt.starts_with("Question: Janet"));
+    for (const ExactTask& task : file.exact)
+        EXPECT_TRUE(isSameAnswer(extractedAnswer(task.target, Extraction::Flexible), task.answer)) << task.id;
+}
+
+TEST(RealTasks, InSixLinesAreThoseOfTheRows) {
+    RESECT_NEED_SHARED_DATA("tasks/hellaswag-val-400.txt");
+    const TaskFile lines = loadTasks(sharedData("tasks/hellaswag-val-400.txt")),
+                   rows = loadTasks(sharedData("tasks/hellaswag-val-2000.jsonl"), 400);
+    ASSERT_EQ(lines.choices.size(), 400u);
+    EXPECT_EQ(lines.fingerprint, rows.fingerprint);
+}
+
 TEST(ExactAnswers, EndWhereTheAnswerEnds) {
     EXPECT_TRUE(isExactAnswer(" 2. So", "2"));
     EXPECT_TRUE(isExactAnswer("2", "2"));

@@ -20,7 +20,7 @@ struct ConfigCase {
         const ModelShape after = shapeAfter(shape, cut);
         return rewriteConfig(config, shape, cut,
                              way == SliceWay::Exact    ? after
-                             : way == SliceWay::Padded ? paddedShape(shape, after)
+                             : way == SliceWay::Padded ? paddedShape(shape, cut)
                                                        : shape,
                              way, dtype);
     }

@@ -105,7 +105,6 @@ TEST(PeftAdapter, RefusesWhatItDoesNotUnderstandAndNamesTheField) {
     for (const auto& [field, value] : std::vector<std::pair<const char*, Json>>{{"peft_type", "IA3"},
                                                                                 {"bias", "all"},
                                                                                 {"use_dora", true},
-                                                                                {"fan_in_fan_out", true},
                                                                                 {"modules_to_save", {"lm_head"}}}) {
         const Error error = failure(field, value);
         EXPECT_EQ(error.code(), ErrorCode::Unsupported) << field;

@@ -297,9 +297,9 @@ TEST(TaskEvaluation, OfMultipleChoiceMatchesTheReference) {
     const Checkpoint checkpoint = Checkpoint::open(test::sharedData("models/stories260K-hf"));
     const auto tokenizer = Tokenizer::load(checkpoint.folder());
     const auto model = LanguageModel::load(checkpoint, {});
-    for (const std::string name : {"arc-easy-test", "piqa-valid"}) {
+    for (const std::string name : {"arc-easy-test", "piqa-valid", "hellaswag-val-2000"}) {
         const TaskFile tasks = loadTasks(test::sharedData("tasks/" + name + ".jsonl"), 40);
-        const TaskScores scores = evaluateTasks(*model, *tokenizer, tasks, ContextStart::Plain, {});
+        const TaskScores scores = evaluateTasks(*model, *tokenizer, tasks, TaskEvalOptions{}, {});
         EXPECT_NEAR(scores.accuracy.share, golden[name]["acc"].get<double>(), 1e-9);
         EXPECT_NEAR(scores.normalised.share, golden[name]["acc_norm"].get<double>(), 1e-9);
         for (std::size_t i = 0; i < scores.choices.size(); ++i)
@@ -318,11 +318,68 @@ TEST(TaskEvaluation, KeepsWhatIsFinishedWhenStopped) {
     TaskFile tasks;
     for (int i = 0; i < 3; ++i) tasks.exact.push_back({"e" + std::to_string(i), "Once upon a", "time"});
     tasks.exact[2].answer = "tim";
-    EXPECT_EQ(evaluateTasks(*model, *tokenizer, tasks, ContextStart::Plain, {}).exact.right, 2);
+    EXPECT_EQ(evaluateTasks(*model, *tokenizer, tasks, TaskEvalOptions{}, {}).exact.right, 2);
     test::StopAfter stop(2);
-    const TaskScores part = evaluateTasks(*model, *tokenizer, tasks, ContextStart::Plain, stop.job());
+    const TaskScores part = evaluateTasks(*model, *tokenizer, tasks, TaskEvalOptions{}, stop.job());
     EXPECT_EQ(part.tasksDone, 2);
     EXPECT_EQ(part.exactAnswers.size(), 2u);
+}
+
+TEST(TaskEvaluation, GoesOnWhereAnEarlierRunStopped) {
+    RESECT_NEED_SHARED_DATA("models/stories260K-hf");
+    const Checkpoint checkpoint = Checkpoint::open(test::sharedData("models/stories260K-hf"));
+    const auto tokenizer = Tokenizer::load(checkpoint.folder());
+    const auto model = LanguageModel::load(checkpoint, {});
+    const TaskFile tasks = [] {
+        TaskFile file = loadTasks(test::sharedData("tasks/piqa-valid.jsonl"), 5);
+        file.exact = {{"e0", "Once upon a", "time"}, {"e1", "Once upon a", "tim"}};
+        return file;
+    }();
+    const TaskScores whole = evaluateTasks(*model, *tokenizer, tasks, TaskEvalOptions{}, {});
+    const test::TempFolder folder;
+    TaskEvalOptions options;
+    options.results = folder / "results.jsonl";
+    options.model = "sha256:a f32";
+    test::StopAfter stop(3);
+    EXPECT_EQ(evaluateTasks(*model, *tokenizer, tasks, options, stop.job()).tasksDone, 3);
+    const std::string rows = readFile(options.results);
+    EXPECT_EQ(std::count(rows.begin(), rows.end(), '\n'), 4);
+    writeFileAtomically(options.results, rows.substr(0, rows.size() - 9));  // a crash in the middle of a row
+    const TaskScores resumed = evaluateTasks(*model, *tokenizer, tasks, options, {});
+    EXPECT_EQ(resumed.tasksResumed, 2);
+    EXPECT_EQ(resumed.tasksDone, 7);
+    for (std::size_t i = 0; i < whole.choices.size(); ++i) EXPECT_EQ(resumed.choices[i].logProbability, whole.choices[i].logProbability);
+    EXPECT_EQ(resumed.accuracy.right, whole.accuracy.right);
+    EXPECT_EQ(resumed.normalised.right, whole.normalised.right);
+    EXPECT_EQ(resumed.byBytes.right, whole.byBytes.right);
+    EXPECT_EQ(resumed.exact.right, 1);
+    EXPECT_EQ(evaluateTasks(*model, *tokenizer, tasks, options, {}).tasksResumed, 7);
+    options.model = "sha256:b f32";
+    try {
+        evaluateTasks(*model, *tokenizer, tasks, options, {});
+        FAIL();
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::Mismatch);
+        EXPECT_NE(std::string(error.what()).find("model"), std::string::npos);
+    }
+    options.model = "sha256:a f32";
+    options.start = ContextStart::Bos;
+    EXPECT_THROW(evaluateTasks(*model, *tokenizer, tasks, options, {}), Error);
+}
+
+TEST(TaskEvaluation, OfProblemsStopsAtTheNextQuestion) {
+    RESECT_NEED_SHARED_DATA("models/stories260K-hf");
+    const Checkpoint checkpoint = Checkpoint::open(test::sharedData("models/stories260K-hf"));
+    const auto tokenizer = Tokenizer::load(checkpoint.folder());
+    const auto model = LanguageModel::load(checkpoint, {});
+    TaskFile tasks;
+    ExactTask task{"e", "Once upon a time, there was a", "5", AnswerForm::Gsm8k};
+    task.stops = {"girl", "boy"};
+    task.maxNewTokens = 40;
+    tasks.exact = {task};
+    const TaskScores scores = evaluateTasks(*model, *tokenizer, tasks, TaskEvalOptions{}, {});
+    EXPECT_EQ(scores.exactAnswers[0].generated, " little ");
+    EXPECT_FALSE(scores.exactAnswers[0].right || scores.exactAnswers[0].flexible);
 }
 
 }  // namespace

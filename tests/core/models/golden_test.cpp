@@ -159,7 +159,7 @@ TEST_P(Golden, ContinuesLikeTheReferenceWithACache) {
 std::vector<Case> allCases() {
     std::vector<Case> cases;
     for (const char* name : {"llama-gqa", "llama-mha-tied", "llama-rope-llama3", "llama-rope-linear", "llama-bf16-sharded", "llama-f16",
-                             "mistral-sliding", "qwen2", "mixtral"}) {
+                             "mistral-sliding", "qwen2", "mixtral", "gpt2"}) {
         cases.push_back({name, Kernels::Plain});
         cases.push_back({name, Kernels::Fast});
     }
@@ -201,7 +201,7 @@ TEST_P(TrainedCheckpoint, GivesTheReferenceLogitsAndHiddenStates) {
 INSTANTIATE_TEST_SUITE_P(Models, TrainedCheckpoint,
                          testing::Values(Trained{"stories260K-hf", "stories260K"}, Trained{"llama-stories-12l", "trained/llama-stories-12l"},
                                          Trained{"qwen2-stories-8l", "trained/qwen2-stories-8l"},
-                                         Trained{"mixtral-stories-6l", "trained/mixtral-stories-6l"}),
+                                         Trained{"mixtral-stories-6l", "trained/mixtral-stories-6l"}, Trained{"gpt2-stories-8l", "trained/gpt2-stories-8l"}),
                          [](const testing::TestParamInfo<Trained>& info) {
                              std::string name = info.param.model;
                              std::replace(name.begin(), name.end(), '-', '_');

@@ -147,11 +147,40 @@ TEST(CheckPlan, RefusesAPlanForAnotherCheckpointOrFamily) {
     EXPECT_THAT(supportedOperations(stockShape("foo_lm")), IsEmpty());
 }
 
-TEST(CheckPlan, MixtureOfExpertsBlocksDropAsAWholeOnly) {
-    const ModelShape moe = stockShape("mixtral", {.numExperts = 4});
+TEST(CheckPlan, ExpertsGoAsLongAsEveryTokenFindsItsNumber) {
+    ModelShape moe = stockShape("mixtral", {.numBlocks = 2, .numExperts = 4});
+    moe.numExpertsPerToken = 2;
     EXPECT_THAT(check({dropMlp({1})}, moe), IsEmpty());
-    EXPECT_THAT(check({dropChannels(1, {3})}, moe)[0].problem.message, HasSubstr("mixture of experts"));
-    EXPECT_THAT(supportedOperations(moe), testing::Not(testing::Contains("drop_channels")));
+    EXPECT_THAT(check({dropExperts(0, {3}), dropExperts(1, {0})}, moe), IsEmpty());
+    EXPECT_THAT(supportedOperations(moe), testing::IsSupersetOf({"drop_channels", "drop_experts"}));
+    EXPECT_THAT(supportedOperations(stockShape()), testing::Not(testing::Contains("drop_experts")));
+    const auto tooMany = check({dropExperts(0, {0, 1, 3})}, moe);
+    ASSERT_TRUE(illegal(tooMany));
+    EXPECT_THAT(tooMany[0].problem.message, HasSubstr("would leave 1 expert in block 0, but each token is sent to 2"));
+    EXPECT_THAT(titles(tooMany[0]), testing::ElementsAre("Drop experts 1, 3 of block 0"));
+    const auto uneven = check({dropExperts(0, {3})}, moe);
+    ASSERT_EQ(uneven.size(), 1u);
+    EXPECT_EQ(uneven[0].problem.severity, Severity::Warning);
+    EXPECT_THAT(uneven[0].problem.message, HasSubstr("no stock runtime reads expert counts that differ"));
+    EXPECT_THAT(check({dropExperts(0, {0})}, stockShape())[0].problem.message, HasSubstr("not a mixture of experts"));
+}
+
+TEST(CheckPlan, ChannelsOfAMixtureBelongToAnExpert) {
+    const ModelShape moe = stockShape("mixtral", {.ffnSize = 5, .numExperts = 4});
+    EXPECT_THAT(check({dropChannels(1, {3})}, moe)[0].problem.message, HasSubstr("name the expert"));
+    EXPECT_THAT(check({dropExpertChannels(1, 2, {3})}, moe), IsEmpty());
+    EXPECT_THAT(check({dropExpertChannels(1, 4, {3})}, moe)[0].problem.message, HasSubstr("there is no expert 4"));
+    EXPECT_THAT(check({dropExpertChannels(1, 0, {3})}, stockShape())[0].problem.message, HasSubstr("one MLP"));
+    const auto all = check({dropExpertChannels(1, 2, {0, 1, 2, 3, 4})}, moe);
+    ASSERT_TRUE(illegal(all));
+    EXPECT_THAT(titles(all[0]), testing::ElementsAre("Drop expert 2 of block 1"));
+}
+
+TEST(CheckPlan, HeadsThatAreNormedTogetherStayTogether) {
+    const ModelShape shape = stockShape("olmoe", {.numExperts = 4});
+    EXPECT_THAT(check({dropHeads(1, {0})}, shape)[0].problem.message, HasSubstr("over all heads together"));
+    EXPECT_TRUE(illegal(check({dropKvGroups(1, {0})}, shape)));
+    EXPECT_THAT(check({dropAttention({1})}, shape), IsEmpty());
 }
 
 TEST(CheckPlan, LayersThatAreGoneCannotBeDroppedAgain) {
