@@ -61,6 +61,11 @@ constexpr GgufName kOpenElm[] = {
     {"self_attn.k_proj.weight", "attn_qkv.weight", Fused},
     {"self_attn.v_proj.weight", "attn_qkv.weight", Fused},
 };
+constexpr GgufName kGemma[] = {
+    {"norm.weight", "output_norm.weight", PlusOne},
+    {"input_layernorm.weight", "attn_norm.weight", PlusOne},
+    {"post_attention_layernorm.weight", "ffn_norm.weight", PlusOne},
+};
 constexpr GgufName kGemma2[] = {
     {"norm.weight", "output_norm.weight", PlusOne},
     {"input_layernorm.weight", "attn_norm.weight", PlusOne},
@@ -91,35 +96,38 @@ constexpr GgufName kGpt2[] = {
     {"mlp.c_proj.bias", "ffn_down.bias"},
 };
 
-constexpr GgufField kGemma2Fields[] = {{"attn_logit_softcapping", "attn_logit_softcapping", GgufValueType::F32},
-                                       {"final_logit_softcapping", "final_logit_softcapping", GgufValueType::F32},
-                                       {"attention.sliding_window", "sliding_window"}};
+constexpr GgufField kGemma2Fields[] = {{"attn_logit_softcapping", "attn_logit_softcapping", GgufValueType::F32, 50},
+                                       {"final_logit_softcapping", "final_logit_softcapping", GgufValueType::F32, 30},
+                                       {"attention.sliding_window", "sliding_window", GgufValueType::U32, 4096}};
 constexpr GgufField kPhi3Fields[] = {{"attention.sliding_window", "sliding_window"}};
 constexpr GgufField kQwen2MoeFields[] = {{"expert_feed_forward_length", "moe_intermediate_size"},
                                          {"expert_shared_feed_forward_length", "shared_expert_intermediate_size"}};
 constexpr GgufField kQwen3MoeFields[] = {{"expert_feed_forward_length", "moe_intermediate_size"}};
-constexpr GgufField kDeepseekFields[] = {{"leading_dense_block_count", "first_k_dense_replace"},
+constexpr GgufField kDeepseekFields[] = {{"leading_dense_block_count", "first_k_dense_replace", GgufValueType::U32, 0},
                                          {"expert_feed_forward_length", "moe_intermediate_size"},
-                                         {"expert_shared_count", "n_shared_experts"},
-                                         {"expert_weights_scale", "routed_scaling_factor", GgufValueType::F32}};
+                                         {"expert_shared_count", "n_shared_experts", GgufValueType::U32, 0},
+                                         {"expert_weights_scale", "routed_scaling_factor", GgufValueType::F32, 1}};
 
-// What each graph of llama.cpp (2025-26) reads. Rows that are not `checked` wait for
-// their family, or for the comparison in tests/interop.
+// What each graph of llama.cpp (2025-26) reads. A row that is not `checked` waits for its comparison in tests/interop.
 constexpr std::array kArchitectures{
     GgufArchitecture{.modelType = "llama", .name = "llama", .rotation = Rotation::Neighbours, .qkvBias = true, .outputBias = true, .mlpBias = true, .ropeFactors = true},
     GgufArchitecture{.modelType = "mistral", .name = "llama", .rotation = Rotation::Neighbours, .ropeFactors = true},
     GgufArchitecture{.modelType = "mixtral", .name = "llama", .rotation = Rotation::Neighbours, .ropeFactors = true},
     GgufArchitecture{.modelType = "qwen2", .name = "qwen2", .rotation = Rotation::Halves, .qkvBias = true, .hiddenIsHeads = true},
     GgufArchitecture{.modelType = "qwen3", .name = "qwen3", .rotation = Rotation::Halves, .qkNorm = true},
-    GgufArchitecture{.modelType = "qwen2_moe", .name = "qwen2moe", .rotation = Rotation::Halves, .fields = kQwen2MoeFields, .qkvBias = true, .normTopK = false, .checked = false},
-    GgufArchitecture{.modelType = "qwen3_moe", .name = "qwen3moe", .rotation = Rotation::Halves, .fields = kQwen3MoeFields, .qkNorm = true, .checked = false},
-    GgufArchitecture{.modelType = "olmoe", .name = "olmoe", .rotation = Rotation::Halves, .qkNorm = true, .normTopK = false, .checked = false},
-    GgufArchitecture{.modelType = "deepseek", .name = "deepseek", .rotation = Rotation::Neighbours, .fields = kDeepseekFields, .normTopK = false, .checked = false},
+    GgufArchitecture{.modelType = "qwen2_moe", .name = "qwen2moe", .rotation = Rotation::Halves, .fields = kQwen2MoeFields, .qkvBias = true, .sharedExperts = true,
+                     .normTopK = false, .hiddenIsHeads = true},
+    GgufArchitecture{.modelType = "qwen3_moe", .name = "qwen3moe", .rotation = Rotation::Halves, .fields = kQwen3MoeFields, .qkNorm = true},
+    GgufArchitecture{.modelType = "olmoe", .name = "olmoe", .rotation = Rotation::Halves, .qkNorm = true, .normTopK = false, .hiddenIsHeads = true},
+    GgufArchitecture{.modelType = "deepseek", .name = "deepseek", .rotation = Rotation::Neighbours, .fields = kDeepseekFields, .sharedExperts = true,
+                     .denseFirst = true, .normTopK = false},
+    GgufArchitecture{.modelType = "gemma", .name = "gemma", .rotation = Rotation::Halves, .names = kGemma, .activations = "gelu_pytorch_tanh", .tiedOnly = true},
     GgufArchitecture{.modelType = "gemma2", .name = "gemma2", .rotation = Rotation::Halves, .names = kGemma2, .fields = kGemma2Fields,
-                     .activations = "gelu_pytorch_tanh", .tiedOnly = true, .windowPeriod = 2, .checked = false},
-    GgufArchitecture{.modelType = "phi3", .name = "phi3", .rotation = Rotation::Halves, .names = kPhi3, .fields = kPhi3Fields, .checked = false},
+                     .activations = "gelu_pytorch_tanh", .softcaps = true, .tiedOnly = true, .windowPeriod = 2},
+    GgufArchitecture{.modelType = "phi3", .name = "phi3", .rotation = Rotation::Halves, .names = kPhi3, .fields = kPhi3Fields, .partialRotation = true,
+                     .hiddenIsHeads = true},
     GgufArchitecture{.modelType = "gpt2", .name = "gpt2", .rotation = Rotation::None, .names = kGpt2, .activations = "gelu_new gelu_pytorch_tanh", .qkvBias = true,
-                     .outputBias = true, .mlpBias = true, .checked = false, .normEps = "attention.layer_norm_epsilon"},
+                     .outputBias = true, .mlpBias = true, .hiddenIsHeads = true, .normEps = "attention.layer_norm_epsilon"},
 };
 // For blocks that differ. DeciLM turns neighbours whatever the family does: the rows are interleaved when they are written.
 constexpr GgufArchitecture kDeci{.modelType = "", .name = "deci", .rotation = Rotation::Neighbours, .qkvBias = true, .outputBias = true, .mlpBias = true,
@@ -186,6 +194,7 @@ public:
         else if (!isUniform(m_shape)) add("blocks", "they differ in size, and " + graph + " takes the sizes of block 0 for all", "Use --way padded or heterogeneous.");
         experts(graph);
         windows(graph);
+        numbers(graph);
         return std::move(m_problems);
     }
 
@@ -213,6 +222,19 @@ private:
         }
     }
 
+    /// Settings that only some graphs compute.
+    void numbers(const std::string& graph) {
+        const double headDim = m_shape.blocks.front().headDim;
+        if (m_shape.clipQkv > 0) add("clip_qkv", graph + " does not clip queries, keys and values", kFolder);
+        if (m_shape.rotaryShare != 1 && !m_architecture.partialRotation) add("partial_rotary_factor", graph + " rotates whole heads", kFolder);
+        if (m_shape.ropeScaling.kind == RopeScaling::Kind::LongRope) add("rope_scaling longrope", "it is not written for llama.cpp", kFolder);
+        if ((m_shape.attentionSoftcap > 0 || m_shape.finalSoftcap > 0) && !m_architecture.softcaps) add("soft-capping", graph + " has none", kFolder);
+        if (m_architecture.softcaps && (m_shape.attentionSoftcap == 0 || m_shape.finalSoftcap == 0)) add("soft-capping", graph + " always caps", kFolder);
+        if (m_shape.queryScale > 0 && m_shape.queryScale != headDim)
+            add("query_pre_attn_scalar", graph + " scales by the head size " + toText(headDim, 4) + ", found " + toText(m_shape.queryScale, 4), kFolder);
+        if (m_shape.expertGroups > 1) add("n_group", graph + " chooses among all experts", kFolder);
+    }
+
     void windows(const std::string& graph) {
         const int period = m_architecture.windowPeriod;
         for (int b = 0; period > 0 && b < m_shape.numBlocks(); ++b) {
@@ -227,6 +249,14 @@ private:
     void experts(const std::string& graph) {
         const bool mixture = std::any_of(m_shape.blocks.begin(), m_shape.blocks.end(), [](const BlockShape& block) { return block.numExperts > 0; });
         if (!mixture) return;
+        bool routed = false;  // dense blocks may stand before the mixtures, where the graph counts them
+        for (const BlockShape& block : m_shape.blocks) {
+            routed = routed || block.numExperts > 0;
+            if (block.numExperts > 0 ? block.sharedFfnSize > 0 && !m_architecture.sharedExperts : routed || !m_architecture.denseFirst) {
+                add(block.numExperts > 0 ? "shared expert" : "dense blocks", graph + (block.numExperts > 0 ? " has none" : " expects experts in every block"), kFolder);
+                break;
+            }
+        }
         if (m_architecture.perBlock) add("experts", graph + " has none", "Keep as many experts in every block, or use --way padded.");
         if (m_shape.normTopK != m_architecture.normTopK)
             add("norm_topk_prob", graph + (m_architecture.normTopK ? " always" : " never") + " renormalises the routing weights", kFolder);

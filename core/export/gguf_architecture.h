@@ -34,6 +34,7 @@ struct GgufField {
     std::string_view key;    ///< after "ARCH."
     std::string_view field;  ///< of config.json; left out when config.json has none
     GgufValueType type = GgufValueType::U32;  ///< U32, F32 or Bool
+    double fallback = -1;    ///< written when config.json has none; negative = nothing is
 };
 
 /// How a family is written for llama.cpp: a new one is a table entry.
@@ -46,6 +47,9 @@ struct GgufArchitecture {
     std::string_view activations = "silu swish";  ///< values of hidden_act that its graph computes
     bool qkvBias = false, outputBias = false, mlpBias = false, qkNorm = false;  ///< it reads these if they are there
     bool ropeFactors = false;          ///< it reads rope_freqs.weight
+    bool partialRotation = false;      ///< it reads rope.dimension_count
+    bool sharedExperts = false, denseFirst = false;  ///< it has a shared expert; its first blocks may be dense
+    bool softcaps = false;             ///< it caps scores and logits, and scales queries by the head size only
     bool perBlock = false;             ///< sizes may differ from block to block
     bool tiedOnly = false;             ///< it has no output.weight
     bool normTopK = true;              ///< its graph renormalises the routing weights

@@ -39,13 +39,28 @@ public:
     RowStream(const GgufFile& file, const Rows& rows, DType dtype, std::string name) : m_file(file), m_rows(rows), m_dtype(dtype), m_name(std::move(name)) {}
 
     void produce(const Sink& sink) const {
+        m_rows.step == GgufStep::Transposed ? produceColumns(sink) : produceRows(sink);
+        m_file.release(m_file.bytes(*m_rows.tensor));
+    }
+
+private:
+    /// [out, in] of the file as [in, out]. Holds one whole tensor.
+    void produceColumns(const Sink& sink) const {
+        const auto rows = static_cast<std::size_t>(m_rows.count), columns = static_cast<std::size_t>(m_rows.width);
+        std::vector<float> values(rows * columns), column(rows);
+        decodeBlocks(m_rows.tensor->type, m_file.bytes(*m_rows.tensor).data(), values.size(), values.data());
+        for (std::size_t c = 0; c < columns; ++c) {
+            for (std::size_t r = 0; r < rows; ++r) column[r] = values[r * columns + c];
+            sinkConverted(column, sink);
+        }
+    }
+    void produceRows(const Sink& sink) const {
         const GgufTypeInfo& type = info(m_rows.tensor->type);
         const auto width = static_cast<std::size_t>(m_rows.width);
         const std::size_t rowBytes = width / type.blockElements * type.blockBytes;
         const auto all = m_file.bytes(*m_rows.tensor);
         const std::int64_t atOnce = std::max<std::int64_t>(1, kPiece / std::max<std::int64_t>(1, m_rows.width));
         std::vector<float> values;
-        std::vector<std::byte> out;
         for (std::int64_t row = 0; row < m_rows.count; row += atOnce) {
             const std::int64_t n = std::min(atOnce, m_rows.count - row);
             values.resize(static_cast<std::size_t>(n) * width);
@@ -53,15 +68,16 @@ public:
                 decodeBlocks(type.type, all.data() + static_cast<std::size_t>(m_rows.source(row + i)) * rowBytes, width, values.data() + static_cast<std::size_t>(i) * width);
             if (m_rows.step == GgufStep::PlusOne)
                 for (float& value : values) value -= 1;
-            out.resize(values.size() * sizeOf(m_dtype));
-            const auto bad = convertElements(DType::F32, reinterpret_cast<const std::byte*>(values.data()), m_dtype, out.data(), values.size());
-            if (bad >= 0) throw Error(ErrorCode::BadInput, m_name, "the value " + toText(double{values[static_cast<std::size_t>(bad)]}, 4) + " is too large for " + std::string(resect::name(m_dtype)));
-            sink(out);
+            sinkConverted(values, sink);
         }
-        m_file.release(all);
+    }
+    void sinkConverted(const std::vector<float>& values, const Sink& sink) const {
+        std::vector<std::byte> out(values.size() * sizeOf(m_dtype));
+        const auto bad = convertElements(DType::F32, reinterpret_cast<const std::byte*>(values.data()), m_dtype, out.data(), values.size());
+        if (bad >= 0) throw Error(ErrorCode::BadInput, m_name, "the value " + toText(double{values[static_cast<std::size_t>(bad)]}, 4) + " is too large for " + std::string(resect::name(m_dtype)));
+        sink(out);
     }
 
-private:
     static constexpr std::int64_t kPiece = 1 << 20;  ///< elements
     const GgufFile& m_file;
     Rows m_rows;
@@ -80,10 +96,12 @@ public:
         if (!tensor) throw Error(ErrorCode::NotFound, m_file.subject(place.name), "the tensor is missing; it holds " + wanted.name);
         if (!canEncode(tensor->type))
             throw Error(ErrorCode::Unsupported, m_file.subject(place.name), "its type " + std::string(info(tensor->type).name) + " cannot be decoded here: F32, F16, BF16, Q8_0 and Q4_0 can");
-        if (place.step == GgufStep::Transposed) throw Error(ErrorCode::Unsupported, m_file.subject(place.name), "transposed matrices are not read back");
         Rows rows{tensor, 0, wanted.shape.size() == 1 ? 1 : wanted.shape.front(), wanted.shape.back(), 0, place.step};
         std::vector<std::int64_t> fits = place.step == GgufStep::Vector ? std::vector{wanted.shape.back()} : wanted.shape;
-        if (place.step == GgufStep::Expert) {
+        if (place.step == GgufStep::Transposed) {
+            std::reverse(fits.begin(), fits.end());
+            std::swap(rows.count, rows.width);
+        } else if (place.step == GgufStep::Expert) {
             const int experts = m_model.shape.blocks[static_cast<std::size_t>(wanted.block)].numExperts;
             fits.insert(fits.begin(), experts);
             rows.first = wanted.expert * rows.count;
@@ -118,65 +136,6 @@ private:
     std::map<std::string, std::int64_t> m_elements;  ///< that are used
 };
 
-Json configOf(const ModelShape& shape) {
-    const BlockShape* attention = nullptr;
-    int heads = 1, groups = 1, width = 1, experts = 0;
-    for (const BlockShape& block : shape.blocks) {
-        if (block.hasAttention && (!attention || block.numHeads > heads)) {
-            attention = &block;
-            heads = block.numHeads;
-            groups = block.numKvHeads;
-        }
-        width = std::max(width, block.ffnSize);
-        experts = std::max(experts, block.numExperts);
-    }
-    const Family& family = *findFamily(shape.modelType);
-    const bool stock = isUniform(shape);
-    Json config;
-    config["architectures"] = Json::array({stock ? shape.architecture : std::string("ResectForCausalLM")});
-    if (family.qkvBias == Family::Flag::FromConfig) config["attention_bias"] = shape.qkvBias;
-    if (shape.bosId) config["bos_token_id"] = *shape.bosId;
-    if (!shape.eosIds.empty()) config["eos_token_id"] = shape.eosIds.front();
-    config["head_dim"] = shape.blocks.front().headDim;
-    config["hidden_act"] = shape.activation;
-    config["hidden_size"] = shape.hiddenSize;
-    config["intermediate_size"] = width;
-    config["max_position_embeddings"] = shape.maxPositions;
-    if (family.mlpBias == Family::Flag::FromConfig) config["mlp_bias"] = shape.mlpBias;
-    config["model_type"] = stock ? shape.modelType : "resect";
-    config["num_attention_heads"] = heads;
-    config["num_hidden_layers"] = shape.numBlocks();
-    config["num_key_value_heads"] = groups;
-    if (experts > 0) {
-        config["num_local_experts"] = experts;
-        config["num_experts_per_tok"] = shape.numExpertsPerToken;
-    }
-    if (shape.padId) config["pad_token_id"] = *shape.padId;
-    config["rms_norm_eps"] = shape.normEps;
-    const RopeScaling& rope = shape.ropeScaling;
-    using Kind = RopeScaling::Kind;
-    if (rope.kind != Kind::None) {
-        Json scaling{{"rope_type", rope.kind == Kind::Linear ? "linear" : rope.kind == Kind::Yarn ? "yarn" : "llama3"}, {"factor", rope.factor}};
-        if (rope.kind == Kind::Llama3) {
-            scaling["low_freq_factor"] = rope.lowFreqFactor;
-            scaling["high_freq_factor"] = rope.highFreqFactor;
-        }
-        if (rope.originalMaxPositions > 0) scaling["original_max_position_embeddings"] = rope.originalMaxPositions;
-        if (rope.kind == Kind::Yarn) {
-            scaling["beta_fast"] = rope.betaFast;
-            scaling["beta_slow"] = rope.betaSlow;
-            if (rope.attentionFactor) scaling["attention_factor"] = *rope.attentionFactor;
-        }
-        config["rope_scaling"] = std::move(scaling);
-    }
-    config["rope_theta"] = shape.ropeTheta;
-    if (family.window != Family::Window::None) config["sliding_window"] = nullptr;
-    config["tie_word_embeddings"] = shape.tiedEmbeddings;
-    config["torch_dtype"] = shape.torchDtype;
-    config["vocab_size"] = shape.vocabSize;
-    return config;
-}
-
 std::string_view torchName(DType dtype) { return dtype == DType::F16 ? "float16" : dtype == DType::BF16 ? "bfloat16" : "float32"; }
 
 }  // namespace
@@ -196,10 +155,10 @@ std::vector<TensorSource> huggingFaceTensors(const GgufFile& file, const GgufMod
 GgufImport importGguf(const GgufFile& file, const std::filesystem::path& to, std::optional<DType> dtype, const JobContext& job,
                       const std::function<std::vector<Problem>(const std::filesystem::path& staged)>& finish) {
     GgufModel model = readGgufModel(file);
-    if (dtype) model.shape.torchDtype = torchName(*dtype);
     const std::vector<TensorSource> tensors = huggingFaceTensors(file, model, dtype);
-    const Json config = configOf(model.shape), resect = isUniform(model.shape) ? Json() : resectConfigOf(model.shape);
-    readModelShape(config, resect, file.path().string());  // says what is wrong before anything is written
+    Json config = model.config;
+    const Json& resect = model.resectConfig;
+    if (dtype) config["torch_dtype"] = torchName(*dtype);
 
     GgufImport result;
     StagedFolder staged(to);

@@ -14,7 +14,8 @@ namespace resect {
 /// What a GGUF describes, as the Hugging Face family whose weights it holds.
 struct GgufModel {
     const GgufArchitecture* architecture = nullptr;
-    ModelShape shape;
+    Json config, resectConfig;  ///< config.json, and resect.json where blocks differ (null otherwise)
+    ModelShape shape;           ///< what they describe
 };
 /// Throws BadInput naming the key or tensor, Unsupported naming what has no Hugging Face form here (other architectures, partial rotation, frequency
 /// factors that no Llama 3 scaling gives).

@@ -65,11 +65,17 @@ private:
         return length;
     }
 
+    /// Where routed experts have a width of their own, the common one is that of dense blocks, whether there are any or not.
+    bool hasExpertWidth() const {
+        return std::any_of(m_architecture.fields.begin(), m_architecture.fields.end(), [](const GgufField& field) { return field.key == "expert_feed_forward_length"; });
+    }
+    int denseWidth() const { return static_cast<int>(m_config.value("intermediate_size", std::int64_t{0})); }
+
     void sizes() {
         add("block_count", number(m_shape.numBlocks()));
         add("context_length", number(contextLength()));
         add("embedding_length", number(m_shape.hiddenSize));
-        perBlock("feed_forward_length", [](const BlockShape& block) { return block.ffnSize; });
+        perBlock("feed_forward_length", [this](const BlockShape& block) { return block.numExperts > 0 && hasExpertWidth() ? denseWidth() : block.ffnSize; });
         perBlock("attention.head_count", [](const BlockShape& block) { return block.numHeads; });
         perBlock("attention.head_count_kv", [](const BlockShape& block) { return block.numKvHeads; });
         const bool saysHeadDim = m_config.contains("head_dim") && !m_config.at("head_dim").is_null();
@@ -85,7 +91,7 @@ private:
         if (m_architecture.rotation == GgufArchitecture::Rotation::None) return;
         using Kind = RopeScaling::Kind;
         const RopeScaling& scaling = m_shape.ropeScaling;
-        add("rope.dimension_count", number(headDim()));
+        add("rope.dimension_count", number(static_cast<int>(headDim() * m_shape.rotaryShare) / 2 * 2));
         add("rope.freq_base", GgufValue::of(static_cast<float>(m_shape.ropeTheta)));
         if (scaling.kind == Kind::Dynamic)
             note("rope_scaling dynamic", "it begins past " + toText(m_shape.maxPositions) + " tokens, llama.cpp has none: within that length both compute the same");
@@ -108,11 +114,12 @@ private:
     void fields() {
         for (const GgufField& field : m_architecture.fields) {
             const auto value = m_config.find(field.field);
-            if (value == m_config.end() || value->is_null()) continue;
+            const bool absent = value == m_config.end() || value->is_null();
+            if (absent && field.fallback < 0) continue;
             const std::string name(field.field);
-            if (field.type == GgufValueType::F32) add(field.key, GgufValue::of(static_cast<float>(numberField(m_config, name, "config.json"))));
+            if (field.type == GgufValueType::F32) add(field.key, GgufValue::of(static_cast<float>(numberField(m_config, name, "config.json", field.fallback))));
             else if (field.type == GgufValueType::Bool) add(field.key, GgufValue::of(boolField(m_config, name, "config.json", false)));
-            else add(field.key, number(intField(m_config, name, "config.json")));
+            else add(field.key, number(intField(m_config, name, "config.json", static_cast<std::int64_t>(field.fallback))));
         }
     }
 

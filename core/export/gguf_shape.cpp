@@ -1,7 +1,9 @@
 #include "core/base/error.h"
 #include "core/base/numbers.h"
+#include "core/export/gguf_config.h"
 #include "core/export/gguf_import.h"
 #include "core/export/gguf_layout.h"
+#include "core/export/verdict.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,9 +12,6 @@
 namespace resect {
 
 namespace {
-
-/// A 32-bit float as the shortest decimal number that it was rounded from: 1e-05, not 9.9999997e-06.
-double asDecimal(double value) { return parseDouble(toText(value, 7)).value_or(value); }
 
 class Reader {
 public:
@@ -24,6 +23,9 @@ public:
         blocks();
         rope();
         special();
+        m_model.config = ggufConfig(m_file, *m_model.architecture, m_model.shape);
+        m_model.resectConfig = isUniform(m_model.shape) ? Json() : resectConfigOf(m_model.shape);
+        m_model.shape = readModelShape(m_model.config, m_model.resectConfig, m_file.path().string());
         return std::move(m_model);
     }
 
@@ -38,7 +40,7 @@ private:
     }
 
     void chooseFamily() {
-        const bool outputBias = anyBlockHas("attn_output.bias"), bias = anyBlockHas("attn_q.bias");
+        const bool outputBias = anyBlockHas("attn_output.bias"), bias = anyBlockHas("attn_q.bias") || anyBlockHas("attn_qkv.bias");
         std::string type = m_name;
         if (m_name == "llama") type = m_file.integer(key("expert_count"), 0) > 0 ? "mixtral" : "llama";
         if (m_name == "deci") type = "llama";
@@ -54,10 +56,11 @@ private:
         shape.architecture = family->architecture;
         shape.qkvBias = bias;
         shape.outputBias = outputBias;
-        shape.mlpBias = anyBlockHas("ffn_gate.bias");
+        shape.mlpBias = anyBlockHas("ffn_up.bias");
         shape.qkNorm = anyBlockHas("attn_q_norm.weight");
         shape.tiedEmbeddings = !has("output.weight");
-        shape.activation = "silu";
+        const std::string_view computed = m_model.architecture->activations;
+        shape.activation = computed.substr(0, computed.find(' '));
     }
 
     std::int64_t positive(const std::string& name, std::int64_t value, std::int64_t most = 100'000'000) const {
@@ -86,7 +89,10 @@ private:
         const std::int64_t most = *std::max_element(heads.begin(), heads.end());
         const auto headDim = positive(key("attention.key_length"), m_file.integer(key("attention.key_length"), m_model.shape.hiddenSize / positive(key("attention.head_count"), most)), 1 << 20);
         if (m_file.integer(key("attention.value_length"), headDim) != headDim) unsupported(key("attention.value_length"), "expected the key length " + toText(headDim));
-        if (m_file.integer(key("rope.dimension_count"), headDim) != headDim) unsupported(key("rope.dimension_count"), "only rotation of whole heads is supported: expected " + toText(headDim));
+        const std::int64_t rotating = m_file.integer(key("rope.dimension_count"), headDim);
+        if (rotating != headDim && !m_model.architecture->partialRotation) unsupported(key("rope.dimension_count"), "only rotation of whole heads is supported: expected " + toText(headDim));
+        if (rotating < 2 || rotating > headDim) unsupported(key("rope.dimension_count"), "expected at most the head size " + toText(headDim) + ", found " + toText(rotating));
+        m_model.shape.rotaryShare = static_cast<double>(rotating) / static_cast<double>(headDim);
         const auto experts = static_cast<int>(m_file.integer(key("expert_count"), 0));
         for (std::size_t b = 0; b < count; ++b) {
             BlockShape block;
@@ -103,10 +109,19 @@ private:
             }
             if (block.hasFfn) {
                 block.ffnSize = static_cast<int>(positive(key("feed_forward_length"), widths[b]));
-                block.numExperts = experts;
+                if (static_cast<std::int64_t>(b) >= m_file.integer(key("leading_dense_block_count"), 0)) mixture(block, experts);
             }
             m_model.shape.blocks.push_back(std::move(block));
         }
+    }
+
+    void mixture(BlockShape& block, int experts) const {
+        block.numExperts = experts;
+        if (experts == 0) return;
+        block.ffnSize = static_cast<int>(positive(key("expert_feed_forward_length"), m_file.integer(key("expert_feed_forward_length"), block.ffnSize)));
+        const std::int64_t shared = m_file.integer(key("expert_shared_feed_forward_length"), m_file.integer(key("expert_shared_count"), 0) * block.ffnSize);
+        if (shared < 0 || shared > 100'000'000) throw Error(ErrorCode::BadInput, m_file.subject(key("expert_shared_feed_forward_length")), "expected a width, found " + toText(shared));
+        block.sharedFfnSize = static_cast<int>(shared);
     }
 
     void rope() {

@@ -4,7 +4,7 @@ import {execFileSync} from "node:child_process";
 import {copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync} from "node:fs";
 import {join} from "node:path";
 import {cases, tokenizers, tolerance} from "./cases.mjs";
-import {writeModel, writeTokenizer} from "./generate.mjs";
+import {writeFamily, writeModel, writeTokenizer} from "./generate.mjs";
 import {greedyTokens, nextLogProbabilities, openModel} from "./llama.mjs";
 import {logProbabilities} from "./safetensors.mjs";
 
@@ -66,8 +66,9 @@ function withTokenizer(model, folder) {
 
 async function judge(test) {
     const folder = fresh(test.name);
-    let model = test.generated ? join(folder, "model") : test.own ? join(source, test.own) : join(data, test.model);
+    let model = test.generated || test.family ? join(folder, "model") : test.own ? join(source, test.own) : join(data, test.model);
     if (test.generated) writeModel(model, test.generated);
+    if (test.family) writeFamily(model, test.family);
     if (!existsSync(model)) {
         ++skipped;
         return console.log(`skip ${test.name}: no ${model}`);
@@ -90,7 +91,7 @@ async function judge(test) {
     resect("logits", referenceOf(test, model, folder, plan, gguf), "--ids", [...prompt, ...greedy].join(","), "--out", out);
     const found = measure(logProbabilities(out), theirs, prompt, greedy);
     const type = Object.keys(facts.types).map((name) => name.toLowerCase()).sort((a, b) => tolerance[b].kl - tolerance[a].kl)[0];
-    const bound = tolerance[type];
+    const bound = {...tolerance[type], ...test.tolerance};
     const good = Math.abs(found.kl) <= bound.kl && found.difference <= bound.difference && (found.agree === count || found.margin <= bound.difference) && written.verified;
     report(test.name, good, `${facts.architecture}, ${Object.keys(facts.types).join("+")}, ${found.agree} of ${count} greedy tokens equal` +
         `${found.margin > 0 ? ` (others within ${found.margin.toExponential(1)})` : ""}, KL ${found.kl.toExponential(1)}, ` +

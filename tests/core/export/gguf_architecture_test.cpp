@@ -54,6 +54,7 @@ TEST(GgufArchitecture, WindowsByBlockNumberMustStayThere) {
     ModelShape shape = stockShape("gemma2", {.numBlocks = 4});
     shape.activation = "gelu_pytorch_tanh";
     shape.tiedEmbeddings = true;
+    shape.attentionSoftcap = shape.finalSoftcap = 30;
     shape.blocks[0].slidingWindow = shape.blocks[2].slidingWindow = 16;
     const GgufArchitecture& gemma = *findGgufArchitecture("gemma2");
     EXPECT_THAT(ggufObstacles(gemma, shape), IsEmpty()) << listed(ggufObstacles(gemma, shape));
