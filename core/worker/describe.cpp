@@ -1,12 +1,15 @@
 #include "core/worker/describe.h"
 
 #include "core/anatomy/cost.h"
+#include "core/base/error.h"
 #include "core/base/files.h"
 #include "core/export/verdict.h"
 #include "core/surgery/slice_plan.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
+#include <utility>
 
 namespace resect {
 
@@ -89,6 +92,36 @@ CostMessage costMessage(const ModelShape& shape, std::int64_t storedBytes) {
     return message;
 }
 
+/// The counts behind the anatomy's problems, also of a checkpoint that it refuses.
+TensorCountsMessage tensorCounts(const OpenedCheckpoint& opened) {
+    TensorCountsMessage counts;
+    const Checkpoint& checkpoint = opened.checkpoint();
+    std::map<std::string, std::vector<std::int64_t>> expected;
+    try {
+        const ModelShape shape = opened.anatomy().understood() ? opened.shape() : readModelShape(checkpoint.config(), checkpoint.resectConfig(), "config.json");
+        for (const ExpectedTensor& tensor : expectedTensors(shape)) expected[tensor.name] = tensor.shape;
+    } catch (const Error&) {
+        return counts;   // an unknown family, or fields that make no sense: the problems say so
+    }
+    counts.known = true;
+    counts.expected = static_cast<std::int64_t>(expected.size());
+    for (const auto& [name, shape] : expected) {
+        const TensorInfo* found = checkpoint.find(name);
+        counts.missing += !found;
+        counts.misshapen += found && (found->shape != shape || !isFloat(found->dtype));
+    }
+    std::set<std::string> refused;
+    for (const Problem& problem : opened.anatomy().problems())
+        if (problem.severity == Severity::Error) refused.insert(problem.subject);
+    for (const TensorInfo& tensor : checkpoint.tensors()) {
+        if (expected.contains(tensor.name)) continue;
+        ++(refused.contains(tensor.name) ? counts.unexpected : counts.ignored);
+    }
+    // Of very many unexpected ones the anatomy lists only the first.
+    if (counts.unexpected >= 100) counts.unexpected += std::exchange(counts.ignored, 0);
+    return counts;
+}
+
 /// What is left of each source block.
 std::vector<BlockMessage> blocksAfter(const ModelShape& source, const Cut& cut, const std::vector<std::int64_t>& parametersAfter) {
     std::vector<BlockMessage> messages;
@@ -146,6 +179,7 @@ ModelMessage describe(const OpenedCheckpoint& opened) {
     message.licence = licenceOf(opened.path());
     if (checkpoint.config().is_object()) message.family = checkpoint.config().value("model_type", "");
     message.familyTitle = message.family;
+    message.tensorCounts = tensorCounts(opened);
     message.problems = describe(checkpoint.problems());
     for (const Problem& problem : anatomy.problems()) message.problems.push_back(describe(problem));
     if (!anatomy.understood()) return message;
@@ -208,7 +242,8 @@ MethodMessage describe(const Method& method) {
     message.title = info.title;
     message.summary = info.summary;
     message.paper = info.paper;
-    message.measures = !info.measureParameters.empty();
+    message.families = info.families;
+    message.measures = true;   // a method without parameters measures too; one that only plans says so when it is asked
     message.plans = !info.planParameters.empty();
     for (const auto& parameter : info.measureParameters) message.measureParameters.push_back(toMessage(parameter));
     for (const auto& parameter : info.planParameters) message.planParameters.push_back(toMessage(parameter));

@@ -5,6 +5,7 @@
 #include "core/worker/describe.h"
 #include "core/worker/export_job.h"
 #include "core/worker/generation.h"
+#include "core/worker/handlers_inspect.h"
 #include "core/worker/handlers_runs.h"
 #include "core/worker/measuring.h"
 #include "core/worker/run_source.h"
@@ -57,21 +58,6 @@ DataMessage dataOf(const Json& args) {
     return args["data"].get<DataMessage>();
 }
 
-Json tensorRows(const Checkpoint& checkpoint, const Json& args) {
-    const std::string filter = args.value("filter", "");
-    const auto offset = args.value("offset", std::int64_t{0}), count = args.value("count", std::int64_t{1000});
-    Json rows = Json::array();
-    std::int64_t total = 0;
-    for (const TensorInfo& tensor : checkpoint.tensors()) {
-        if (!filter.empty() && tensor.name.find(filter) == std::string::npos) continue;
-        if (total >= offset && total < offset + count)
-            rows.push_back({{"name", tensor.name}, {"dtype", name(tensor.dtype)}, {"shape", tensor.shape}, {"bytes", tensor.bytes()},
-                            {"file", checkpoint.shards()[tensor.shard].path().filename().string()}});
-        ++total;
-    }
-    return {{"total", total}, {"rows", rows}};
-}
-
 void addModelCalls(Server& server, const std::shared_ptr<Session>& session) {
     server.addQuestion("hello", [](const Json&) { return Json(hello()); });
     server.addQuestion("open", [session, &server](const Json& args) {
@@ -85,13 +71,6 @@ void addModelCalls(Server& server, const std::shared_ptr<Session>& session) {
         server.stopAllJobs();
         session->replace(nullptr);
         return Json::object();
-    });
-    server.addQuestion("tensors", [session](const Json& args) { return tensorRows(session->opened()->checkpoint(), args); });
-    server.addJob("health", [session](const Json&, const JobContext& job, const Server::Partial&) {
-        const auto opened = session->opened();
-        std::vector<Problem> problems = opened->checkpoint().problems();
-        for (const auto& part : {opened->anatomy().problems(), findNonFinite(opened->checkpoint(), job)}) problems.insert(problems.end(), part.begin(), part.end());
-        return Json{{"problems", describe(problems)}};
     });
 }
 
@@ -191,6 +170,7 @@ void addRunningCalls(Server& server, const std::shared_ptr<Session>& session) {
 std::shared_ptr<Session> addHandlers(Server& server) {
     auto session = std::make_shared<Session>();
     addModelCalls(server, session);
+    addInspectCalls(server, session);
     addMeasureCalls(server, session);
     addPlanCalls(server, session);
     addRunningCalls(server, session);
