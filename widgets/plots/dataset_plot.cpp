@@ -21,6 +21,11 @@ DatasetPlot::DatasetPlot(Document& document, QWidget* parent) : PartCanvas(docum
     xAxis->setTickLengthOut(3);
     yAxis->setNumberFormat(QStringLiteral("gb"));
     yAxis->setNumberPrecision(4);
+    // A label that is longer than its axis would be cut at both ends.
+    connect(this, &QCustomPlot::beforeReplot, this, [this] {
+        const QString words = m_points == 0 ? QString() : QString::fromStdString(m_info.unit.empty() ? m_info.title : m_info.unit);
+        yAxis->setLabel(fontMetrics().horizontalAdvance(words) < height() - 3 * fontMetrics().height() ? words : QString());
+    });
     DatasetPlot::restyle(currentTheme());
 }
 
@@ -103,7 +108,6 @@ void DatasetPlot::build() {
     else if (!scatter && m_points <= 2000) xAxis->setTicker(QSharedPointer<IdTicker>::create());  // whole numbers: steps, lengths
     else xAxis->setTicker(QSharedPointer<QCPAxisTicker>::create());
     xAxis->setLabel(m_info.axes.empty() ? QString() : QString::fromStdString(m_info.axes[scatter ? 0 : m_info.axes.size() - 1].name));
-    yAxis->setLabel(QString::fromStdString(m_info.unit.empty() ? m_info.title : m_info.unit));
     restyle(currentTheme());
 }
 

@@ -51,6 +51,11 @@ HeatmapView::HeatmapView(Document& document, QWidget* parent) : PartCanvas(docum
     rect->setRangeDrag({});
     rect->setRangeZoom({});
     connect(m_scale, &QCPColorScale::dataRangeChanged, this, &HeatmapView::colourRangeChanged);
+    // A label that is longer than its axis would be cut at both ends.
+    connect(this, &QCustomPlot::beforeReplot, this, [this] {
+        const QString unit = QString::fromStdString(m_info.unit);
+        m_scale->setLabel(fontMetrics().horizontalAdvance(unit) < height() - 3 * fontMetrics().height() ? unit : QString());
+    });
     for (QCPAxis* axis : {rect->axis(QCPAxis::atBottom), rect->axis(QCPAxis::atLeft)})
         connect(axis, qOverload<const QCPRange&>(&QCPAxis::rangeChanged), this, [this] { clampRanges(); });
     HeatmapView::restyle(currentTheme());
@@ -85,7 +90,6 @@ void HeatmapView::setMatrix(const protocol::DatasetMessage& info, std::vector<do
         y->setLabel(QString::fromStdString(info.axes[0].name));
         x->setLabel(QString::fromStdString(info.axes[1].name));
     }
-    m_scale->setLabel(QString::fromStdString(info.unit));
     setColourRange(m_sorted.empty() ? QCPRange(0, 1) : QCPRange(m_sorted.front(), m_sorted.back()));
     planChanged();
     if (!sameShape) resetZoom();

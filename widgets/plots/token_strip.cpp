@@ -35,6 +35,7 @@ TokenStrip::TokenStrip(QWidget* parent) : QAbstractScrollArea(parent) {
 void TokenStrip::setTokens(std::vector<StripToken> tokens) {
     m_tokens = std::move(tokens);
     m_hovered = -1;
+    m_noted = std::any_of(m_tokens.begin(), m_tokens.end(), [](const StripToken& token) { return !token.note.isEmpty(); });
     layOutFrom(0);
     viewport()->update();
 }
@@ -70,7 +71,13 @@ QString TokenStrip::plainText() const {
     return text;
 }
 
-int TokenStrip::lineHeight() const { return fontMetrics().height() * 3 / 2; }
+int TokenStrip::lineHeight() const { return m_noted ? fontMetrics().height() * 9 / 4 : fontMetrics().height() * 3 / 2; }
+
+QFont TokenStrip::noteFont() const {
+    QFont small = font();
+    small.setPointSizeF(small.pointSizeF() * 0.75);
+    return small;
+}
 
 void TokenStrip::layOutFrom(int first) {
     const int margin = fontMetrics().averageCharWidth(), width = std::max(8 * margin, viewport()->width() - margin);
@@ -87,7 +94,8 @@ void TokenStrip::layOutFrom(int first) {
         }
     }
     for (std::size_t i = std::size_t(first); i < m_tokens.size(); ++i) {
-        const int advance = fontMetrics().horizontalAdvance(shown(m_tokens[i].text));
+        int advance = fontMetrics().horizontalAdvance(shown(m_tokens[i].text));
+        if (m_noted) advance = std::max(advance, QFontMetrics(noteFont()).horizontalAdvance(m_tokens[i].note) + margin / 2);
         if (x + advance > width && x > margin) {
             ++line;
             x = margin;
@@ -145,23 +153,30 @@ void TokenStrip::paintEvent(QPaintEvent*) {
     }
     const int first = std::max(0, verticalScrollBar()->value() / lineHeight());
     for (int line = first; line < lineCount() && line * lineHeight() - verticalScrollBar()->value() < viewport()->height(); ++line)
-        for (int i = m_lines[std::size_t(line)]; i < int(m_tokens.size()) && m_places[std::size_t(i)].line == line; ++i) {
-            const StripToken& token = m_tokens[std::size_t(i)];
-            const QRect rect = tokenRect(i);
-            QColor ink = theme.text;
-            if (m_coloured && std::isfinite(token.value)) {
-                const QColor back = colourAt(sequentialMap(), theme, (token.value - m_low) / std::max(1e-12, m_high - m_low));
-                painter.fillRect(rect, back);
-                ink = contrastRatio(back, Qt::black) > contrastRatio(back, Qt::white) ? Qt::black : Qt::white;
-            }
-            painter.setPen(ink);
-            painter.drawText(rect, Qt::AlignLeft | Qt::AlignVCenter | Qt::TextSingleLine | Qt::TextDontClip, shown(token.text));
-            if (token.marked) painter.fillRect(QRect(rect.left(), rect.bottom(), rect.width() - 1, 2), theme.seriesColour(5));
-            if (i == m_hovered) {
-                painter.setPen(QPen(theme.hover, 0));
-                painter.drawRect(rect.adjusted(0, 0, -1, 0));
-            }
-        }
+        for (int i = m_lines[std::size_t(line)]; i < int(m_tokens.size()) && m_places[std::size_t(i)].line == line; ++i) paintToken(painter, i);
+}
+
+void TokenStrip::paintToken(QPainter& painter, int index) const {
+    const Theme& theme = currentTheme();
+    const StripToken& token = m_tokens[std::size_t(index)];
+    const QRect rect = tokenRect(index);
+    QColor back = token.fill;
+    if (!back.isValid() && m_coloured && std::isfinite(token.value)) back = colourAt(sequentialMap(), theme, (token.value - m_low) / std::max(1e-12, m_high - m_low));
+    if (back.isValid()) painter.fillRect(token.fill.isValid() ? rect.adjusted(0, 0, -1, 0) : rect, back);
+    painter.setPen(!back.isValid() ? theme.text : contrastRatio(back, Qt::black) > contrastRatio(back, Qt::white) ? QColor(Qt::black) : QColor(Qt::white));
+    painter.drawText(rect, Qt::AlignLeft | Qt::AlignVCenter | Qt::TextSingleLine | Qt::TextDontClip, shown(token.text));
+    if (!token.note.isEmpty()) {
+        painter.setFont(noteFont());
+        painter.setPen(theme.mutedText);
+        painter.drawText(QRect(rect.left(), rect.bottom() + 4, rect.width(), lineHeight() - rect.height()), Qt::AlignHCenter | Qt::AlignTop | Qt::TextSingleLine | Qt::TextDontClip, token.note);
+        painter.setFont(font());
+    }
+    // On a background of its own any series colour may vanish.
+    if (token.marked) painter.fillRect(QRect(rect.left(), rect.bottom() + (token.fill.isValid() ? 1 : 0), rect.width() - 1, 2), token.fill.isValid() ? theme.text : theme.seriesColour(5));
+    if (index == m_hovered) {
+        painter.setPen(QPen(theme.hover, 0));
+        painter.drawRect(rect.adjusted(0, 0, -1, 0));
+    }
 }
 
 void TokenStrip::setHovered(int index) {

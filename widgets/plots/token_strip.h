@@ -14,6 +14,8 @@ struct StripToken {
     double value = std::numeric_limits<double>::quiet_NaN();  ///< colours the background when colouring is on
     bool marked = false;   ///< underlined: differs from the other text
     QString tip;
+    QColor fill = {};      ///< background of its own, over any colouring by value; invalid = none
+    QString note = {};     ///< small, under the token
 };
 
 /// Text as its tokens, wrapped; only visible lines are drawn. Ctrl+C copies the text.
@@ -52,6 +54,8 @@ private:
     void layOutFrom(int token);
     void updateScrollBar();
     int lineHeight() const;
+    QFont noteFont() const;
+    void paintToken(QPainter& painter, int index) const;
     std::vector<StripToken> m_tokens;
     struct Place {
         int line = 0, x = 0, width = 0;
@@ -59,7 +63,7 @@ private:
     std::vector<Place> m_places;
     std::vector<int> m_lines;  ///< first token of each line
     QString m_placeholder;
-    bool m_coloured = false;
+    bool m_coloured = false, m_noted = false;  ///< noted: some token has a note, so that lines stand further apart
     double m_low = 0, m_high = 1;
     int m_hovered = -1;
 };

@@ -351,6 +351,23 @@ TEST(TokenStripTest, WrapsFindsAndMarksTokens) {
     test::savePictures(strip, "tokens", {500, 240});
 }
 
+TEST(TokenStripTest, MakesRoomForNotesAndFillsTokens) {
+    TokenStrip strip;
+    strip.resize(400, 200);
+    strip.show();
+    StripToken first, second;
+    first.text = QStringLiteral(" I");
+    first.fill = QColor(200, 30, 40);
+    second.text = QStringLiteral("\n");
+    strip.setTokens({first, second, first});
+    const int step = strip.tokenRect(2).top() - strip.tokenRect(0).top(), width = strip.tokenRect(0).width();
+    first.note = QStringLiteral("expert 127");
+    strip.setTokens({first, second, first});
+    EXPECT_GT(strip.tokenRect(2).top() - strip.tokenRect(0).top(), step) << "notes stand between the lines";
+    EXPECT_GT(strip.tokenRect(0).width(), width) << "a note is not cut";
+    EXPECT_EQ(strip.viewport()->grab().toImage().pixelColor(strip.tokenRect(0).right() - 2, strip.tokenRect(0).center().y()), first.fill);
+}
+
 TEST(TokenDifferenceTest, MarksWhatIsNotShared) {
     const auto difference = tokenDifference({QStringLiteral("a"), QStringLiteral("b"), QStringLiteral("c")}, {QStringLiteral("a"), QStringLiteral("x"), QStringLiteral("c"), QStringLiteral("d")});
     EXPECT_EQ(difference.left, (std::vector<bool>{false, true, false}));
