@@ -38,7 +38,7 @@ protected:
     /// To be called at the end of the derived constructor.
     void begin();
     void fetchAll(const MeasuredDataset& dataset, std::function<void(const DatasetValues&)> done);
-    void updateNotice();
+    virtual void updateNotice();
 
     DatasetSource m_source;
     MeasureStarter m_starter;
