@@ -160,7 +160,7 @@ QWidget* OverviewPage::buildModel() {
     auto* healthBar = new QHBoxLayout;
     healthBar->addWidget(heading(tr("Health"), inner));
     healthBar->addStretch(1);
-    m_checkAll = new QPushButton(tr("Check all data"), inner);
+    m_checkAll = new QPushButton(tr("Check all &weights"), inner);
     m_checkAll->setToolTip(tr("Reads every number of every tensor and looks for values that are not finite (F5)"));
     connect(m_checkAll, &QPushButton::clicked, this, &OverviewPage::checkHealth);
     healthBar->addWidget(m_checkAll);
@@ -265,11 +265,12 @@ void OverviewPage::refreshModel() {
 void OverviewPage::refreshHealth() {
     clearLayout(*m_health);
     const Theme& theme = currentTheme();
-    if (m_problems.empty()) {
-        auto* fine = wrapped(QStringLiteral("\u2713 ") + tr("Every tensor that the configuration asks for is there, with the right shape."), m_content);
-        fine->setStyleSheet(QStringLiteral("color: %1").arg(theme.good.name()));
-        m_health->addWidget(fine);
-    }
+    const auto& counts = m_document.model()->tensorCounts;
+    const bool fine = counts.known ? counts.missing + counts.misshapen + counts.unexpected == 0 : m_problems.empty();
+    auto* summary = wrapped((fine ? QStringLiteral("\u2713 ") : QStringLiteral("\u26a0 ")) + tensorSentence(), m_content);
+    summary->setStyleSheet(QStringLiteral("color: %1").arg((fine ? theme.good : theme.warning).name()));
+    summary->setAccessibleName(tr("Tensors at a glance"));
+    m_health->addWidget(summary);
     constexpr std::size_t kShown = 40;
     for (std::size_t i = 0; i < std::min(m_problems.size(), kShown); ++i) {
         const auto& problem = m_problems[i];
@@ -285,13 +286,32 @@ void OverviewPage::refreshHealth() {
     if (m_problems.size() > kShown) m_health->addWidget(wrapped(tr("and %n more", nullptr, int(m_problems.size() - kShown)), m_content));
 }
 
+QString OverviewPage::tensorSentence() const {
+    const auto* model = m_document.model();
+    const auto& counts = model->tensorCounts;
+    if (!counts.known) return m_problems.empty() ? tr("Nothing is wrong with the files.") : tr("The configuration does not say which tensors there should be, so that only the files were checked.");
+    QStringList parts;
+    const auto part = [&](qint64 count, const QString& words) {
+        if (count > 0) parts << words.arg(QLocale(QLocale::English).toString(count));
+    };
+    part(counts.missing, tr("%1 missing"));
+    part(counts.misshapen, tr("%1 with another shape or type"));
+    part(counts.unexpected, tr("%1 not called for"));
+    const QString called = QLocale(QLocale::English).toString(qint64(counts.expected));
+    QString sentence = parts.isEmpty() ? tr("All %1 tensors that the configuration calls for are there, with the right shape.").arg(called)
+                                       : tr("Of %1 tensors that the configuration calls for: %2.").arg(called, parts.join(QStringLiteral(", ")));
+    if (counts.ignored > 0) sentence += tr(" %1 more are ignored: they follow from the configuration.").arg(counts.ignored);
+    if (model->tied) sentence += tr(" Input and output embedding are tied.");
+    return sentence;
+}
+
 void OverviewPage::checkHealth() {
     if (!m_document.model()) return;
     if (m_healthJob) return m_client.cancel(m_healthJob);
     WorkerCallbacks callbacks;
     const auto ended = [this](const QString& note) {
         m_healthJob = 0;
-        m_checkAll->setText(tr("Check all data"));
+        m_checkAll->setText(tr("Check all &weights"));
         m_healthNote->setText(note);
         m_healthNote->setVisible(!note.isEmpty());
     };
@@ -299,7 +319,10 @@ void OverviewPage::checkHealth() {
         m_problems.clear();
         for (const Json& one : result.value("problems", Json::array())) m_problems.push_back(one.get<protocol::ProblemMessage>());
         refreshHealth();
-        ended(tr("All data was read."));
+        const qint64 bad = result.value("badTensors", qint64(0));
+        QString words = result.value("complete", true) ? tr("All weights were read: ") : tr("Stopped early; of what was read: ");
+        words += bad == 0 ? tr("every number is finite.") : bad == 1 ? tr("one tensor holds numbers that are not finite.") : tr("%1 tensors hold numbers that are not finite.").arg(bad);
+        ended(words);
     };
     callbacks.error = [this, ended](const WorkerError& error) {
         ended(error.stopped() ? tr("Stopped before everything was read.") : error.text());
@@ -310,7 +333,7 @@ void OverviewPage::checkHealth() {
         m_healthNote->setVisible(true);
     };
     m_checkAll->setText(tr("Stop"));
-    m_healthJob = m_client.startJob(QStringLiteral("health"), Json::object(), tr("Checking all data"), this, std::move(callbacks));
+    m_healthJob = m_client.startJob(QStringLiteral("health"), Json::object(), tr("Checking all weights"), this, std::move(callbacks));
 }
 
 void OverviewPage::suggest(const std::string& method, const std::string& target, const QString& pageId) {

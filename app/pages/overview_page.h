@@ -27,6 +27,7 @@ private:
     QWidget* buildMeasures();
     void refreshModel();
     void refreshHealth();
+    QString tensorSentence() const;
     void refreshMeasures();
     void showDataset();
     void checkHealth();

@@ -252,6 +252,7 @@ TEST_F(Pages, TextNeedsATokenizer) {
 TEST_F(Pages, OverviewListsResultsAndHealth) {
     measured();
     auto model = *document.model();
+    model.tensorCounts = {true, 129, 0, 0, 0, 0};
     model.problems.push_back({"warning", "lm_head.weight", "is stored twice with the same content", "Nothing needs to be done."});
     document.setModel(model);
     measured();
@@ -268,6 +269,19 @@ TEST_F(Pages, OverviewListsResultsAndHealth) {
             if (label->text().contains(QStringLiteral("holds 4 values that are not numbers"))) return true;
         return false;
     }, 10000));
+    settle();   // new labels are shown with the next layout
+    const auto says = [&](const char* words) {
+        const auto labels = page.findChildren<QLabel*>();
+        return std::any_of(labels.begin(), labels.end(), [&](QLabel* label) { return label->isVisible() && label->text().contains(QLatin1String(words)); });
+    };
+    EXPECT_TRUE(says("All weights were read: one tensor holds"));
+    EXPECT_TRUE(says("All 129 tensors that the configuration calls for are there"));
+    model.tensorCounts.missing = 2, model.tensorCounts.unexpected = 1, model.tied = true;
+    document.setModel(model);
+    settle();
+    EXPECT_TRUE(says("Of 129 tensors that the configuration calls for: 2 missing, 1 not called for."));
+    EXPECT_TRUE(says("are tied"));
+    measured();
     tree->setCurrentItem(tree->topLevelItem(1)->child(3));
     ASSERT_TRUE(QTest::qWaitFor([&] { return !page.busy(); }, 10000));
     settle();
