@@ -76,7 +76,7 @@ public:
 
     /// Sends a request. `context` (not null) owns the callbacks: when it is destroyed they are dropped and a job of its own is left to end.
     qint64 request(const QString& call, const Json& args, QObject* context, WorkerCallbacks callbacks);
-    /// A job (measure, preview, generate, export, health, attention) with the words that the jobs list shows.
+    /// A job (measure, preview, generate, export, health, diff, ...) with the words that the jobs list shows.
     qint64 startJob(const QString& call, const Json& args, const QString& title, QObject* context, WorkerCallbacks callbacks);
     /// A view query: at most one of a `kind` is under way and one waits; a newer one replaces the waiting one, whose callbacks are never called.
     qint64 requestView(const QString& kind, const QString& call, const Json& args, QObject* context, WorkerCallbacks callbacks);

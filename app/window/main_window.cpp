@@ -24,6 +24,9 @@
 #include <QToolBar>
 #include <QToolButton>
 
+#include <algorithm>
+#include <array>
+
 namespace resect::ui {
 namespace {
 
@@ -215,6 +218,7 @@ void MainWindow::refreshDocument() {
     if (model) setWindowFilePath(fromStd(model->path)), setWindowTitle(tr("%1[*] - Resect").arg(fromStd(model->name)));
     m_selectionLabel->setText(model ? m_document.selection().words() : QString());
     m_savedLabel->clear();
+    m_planView->setPreviewState(QString(), -1);   // what was previewed was another model
     if (model && m_layouts.isEmpty()) applyLayout(QStringLiteral("cut"));
     refreshData();
     rebuildMethodMenus();
@@ -359,9 +363,12 @@ bool MainWindow::askAboutRunning() {
         for (RunFollower* run : active)
             if (answer != QLatin1String("keep") && !run->control(answer, &problem)) say("error", problem);
     }
-    // A preview is made anew at any time; anything else would be lost half done.
+    // These are made anew at any time; anything else would be lost half done.
     const auto& jobs = m_client.jobs();
-    const auto lost = std::find_if(jobs.begin(), jobs.end(), [](const WorkerJob& job) { return job.call != QLatin1String("preview") && job.call != QLatin1String("attention"); });
+    constexpr std::array kAgain = {"preview", "attention", "router_tokens", "tensor_look", "diff"};
+    const auto lost = std::find_if(jobs.begin(), jobs.end(), [&](const WorkerJob& job) {
+        return std::none_of(kAgain.begin(), kAgain.end(), [&](const char* call) { return job.call == QLatin1String(call); });
+    });
     if (lost == jobs.end()) return true;
     if (!m_closeAnswer.isEmpty()) return m_closeAnswer != QLatin1String("cancel");
     return QMessageBox::question(this, tr("Work is under way"), tr("%1 is not finished. Stop it and close?").arg(lost->title), QMessageBox::Close | QMessageBox::Cancel, QMessageBox::Cancel) == QMessageBox::Close;

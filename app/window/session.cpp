@@ -7,6 +7,7 @@
 #include <QFileInfo>
 #include <QSettings>
 
+#include <algorithm>
 #include <cmath>
 
 namespace resect::ui {
@@ -24,6 +25,10 @@ void flatten(const Json& json, std::vector<double>& out) {
 }
 
 }  // namespace
+
+bool suits(const protocol::MethodMessage& method, const protocol::ModelMessage& model) {
+    return method.families.empty() || std::find(method.families.begin(), method.families.end(), model.family) != method.families.end();
+}
 
 Session::Session(Document& document, WorkerClient& client, RunList& runs, QObject* parent) : QObject(parent), m_document(document), m_client(client), m_runs(runs) {
     m_autosave.setSingleShot(true);

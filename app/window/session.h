@@ -19,6 +19,9 @@ struct PartScores {
     bool higherKeeps = true;   ///< false: high = removable
 };
 
+/// Whether a method works on models of this family.
+bool suits(const protocol::MethodMessage& method, const protocol::ModelMessage& model);
+
 /// What happens between the document, the worker and the workspace folder: opening, checking the plan after every change, preview, scores, saving.
 class Session final : public QObject {
     Q_OBJECT

@@ -1,7 +1,10 @@
 #include "app/window/tour.h"
 
+#include "app/pages/compare_page.h"
+#include "app/pages/experts_page.h"
 #include "app/pages/export_dialog.h"
 #include "app/pages/recover_dialog.h"
+#include "app/pages/router_page.h"
 #include "app/window/dialogs.h"
 #include "app/window/main_window.h"
 #include "app/window/runs_dock.h"
@@ -55,6 +58,7 @@ public:
         if (window.document().model()) pages();
         if (window.document().model() && recover()) exportRecovered();
         if (window.document().model()) dialogs();
+        if (m_checkpoint.isEmpty()) mixture();
         for (int i = window.messages().rowCount() - 1; i >= 0; --i) note(QStringLiteral("message: ") + window.messages().index(i, 0).data().toString());
         window.close();
         note(QStringLiteral("%1 pictures, %2 problems, %3").arg(m_pictures).arg(m_failures).arg(QString::fromStdString(formatDuration(static_cast<double>(total.elapsed()) / 1000))));
@@ -109,7 +113,7 @@ private:
     bool measure() {
         bool any = false;
         for (const auto& method : m_window->document().methods()) {
-            if (!method.measures) continue;
+            if (!method.measures || !suits(method, *m_window->document().model())) continue;
             const size_t before = m_window->document().measures().size();
             QElapsedTimer timer;
             timer.start();
@@ -231,6 +235,56 @@ private:
         check(waitFor([&] { return dialog.step() != ExportDialog::Progress; }, 120) && dialog.step() == ExportDialog::Report, QStringLiteral("the export is written"));
         check(dialog.verified(), QStringLiteral("the export was opened again and compared"));
         picture(QStringLiteral("32-export-report"), &dialog);
+        auto* compare = page<ComparePage>(QStringLiteral("compare"));
+        compare->compareWith(m_window->document().workspace() + QStringLiteral("/exports/recovered"));
+        check(waitFor([&] { return !compare->busy(); }, 60) && compare->tree().rowCount() > 0, QStringLiteral("the export is compared with the original"));
+        bothSizes(QStringLiteral("33-compare"));
+    }
+
+    /// The demo's mixture of experts: what its routers do, and which experts can go.
+    void mixture() {
+        const QString path = QDir(demoCheckpoint()).absoluteFilePath(QStringLiteral("../mixtral"));
+        if (!QDir(path).exists()) return note(QStringLiteral("there is no demo mixture beside the demo"));
+        const std::string before = m_window->document().model() ? m_window->document().model()->fingerprint : std::string();
+        m_window->openPath(path);
+        Document& document = m_window->document();
+        if (!check(waitFor([&] { return document.model() && document.model()->fingerprint != before; }, 60), QStringLiteral("the mixture opens"))) return;
+        m_window->applyLayout(QStringLiteral("cut"));
+        auto* experts = page<ExpertsPage>(QStringLiteral("experts"));
+        settle(200);
+        picture(QStringLiteral("40-experts-unmeasured"));
+        auto data = document.data();
+        data.file = demoText().toStdString();
+        data.maxRows = 16;
+        document.setData(data);
+        experts->rerun();
+        check(waitFor([&] { return !experts->map().empty() && !experts->busy(); }, 120), QStringLiteral("experts are measured"));
+        document.selection().selectOne(expertRef(document.model()->blocks.front().index, 1));
+        settle(300);
+        check(document.selection().refs().size() == document.model()->blocks.size(), QStringLiteral("as many experts are proposed in every block"));
+        bothSizes(QStringLiteral("41-experts"));
+        document.dropSelection();
+        settle(100);
+        auto* router = page<RouterPage>(QStringLiteral("router"));
+        router->rerun();
+        check(waitFor([&] { return !router->busy(); }, 60) && !router->legend().isEmpty(), QStringLiteral("a text is routed"));
+        bothSizes(QStringLiteral("42-router"));
+    }
+
+    template <class Kind> Kind* page(const QString& id) {
+        m_window->showPage(id);
+        return qobject_cast<Kind*>(m_window->currentPage());
+    }
+
+    /// The window as it is, and at the smallest size that is promised to show everything.
+    void bothSizes(const QString& name) {
+        picture(name);
+        const QSize before = m_window->size();
+        m_window->resize(1280, 800);
+        settle(150);
+        picture(name + QStringLiteral("-1280"));
+        m_window->resize(before);
+        settle(100);
     }
 
     void dialogs() {

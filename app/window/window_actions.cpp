@@ -174,6 +174,7 @@ void MainWindow::buildActions() {
 
     QMenu* compare = menu(tr("&Compare"));
     add(compare, "compareText", tr("Texts of the uncut model and the &candidate"), "", {K(Qt::CTRL | Qt::Key_D)}, [this] { showPage(QStringLiteral("text")); });
+    add(compare, "compareCheckpoint", tr("With another c&heckpoint"), "", {}, [this] { showPage(QStringLiteral("compare")); });
     add(compare, "compareRuns", tr("Recovery &runs"), "", {}, [this] { applyLayout(QStringLiteral("compare")), m_runsDock->setCurrentIndex(RunsDock::Recovery); });
 
     QMenu* exportMenu = menu(tr("E&xport"));
@@ -289,7 +290,7 @@ void MainWindow::refreshActions() {
         for (const char* name : names)
             if (QAction* action = m_actions.value(QLatin1String(name))) action->setEnabled(on);
     };
-    enable({"save", "saveAs", "close", "filter", "selectBlocks", "selectAttention", "selectMlp", "selectHeads", "invert", "expression", "rerun", "data", "health", "compareText", "nextBlock", "previousBlock"}, open);
+    enable({"save", "saveAs", "close", "filter", "selectBlocks", "selectAttention", "selectMlp", "selectHeads", "invert", "expression", "rerun", "data", "health", "compareText", "compareCheckpoint", "nextBlock", "previousBlock"}, open);
     enable({"lowestCount", "lowestShare", "belowValue"}, open && !m_session->scores().empty());
     enable({"drop", "undrop"}, understood);
     enable({"narrowHeads", "narrowMlp", "narrowBlocks", "narrowAttention", "grow", "spread"}, !selection.isEmpty());
@@ -311,10 +312,12 @@ void MainWindow::rebuildMethodMenus() {
         if (method.measures) {
             QAction* action = m_analyseMenu->addAction(tr("%1...").arg(fromStd(method.title)), this, [this, method] { measureWith(method); });
             action->setToolTip(fromStd(method.summary));
+            action->setEnabled(!m_document.model() || suits(method, *m_document.model()));
         }
         if (method.plans) {
             QAction* action = m_suggestMenu->addAction(tr("%1...").arg(fromStd(method.title)), this, [this, method] { suggestWith(method); });
             action->setToolTip(fromStd(method.summary));
+            action->setEnabled(!m_document.model() || suits(method, *m_document.model()));
         }
     }
     if (m_suggestMenu->isEmpty()) m_suggestMenu->addAction(tr("No method for this is loaded"))->setEnabled(false);

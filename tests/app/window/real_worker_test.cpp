@@ -102,4 +102,42 @@ TEST_F(RealWorker, RecoversInAProcessOfItsOwnAndExportsTheResult) {
     EXPECT_TRUE(QFileInfo::exists(place.path() + "/out/config.json"));
 }
 
+/// What the pages ask for, over the real pipes.
+TEST_F(RealWorker, AnswersWhatTheInspectingPagesAsk) {
+    const auto ask = [&](const char* call, const Json& args) {
+        std::optional<Json> answer;
+        QString problem;
+        WorkerCallbacks callbacks;
+        callbacks.result = [&](const Json& result) { answer = result; };
+        callbacks.error = [&](const WorkerError& error) { problem = error.text(); };
+        window->client().startJob(QLatin1String(call), args, QLatin1String(call), window.get(), callbacks);
+        EXPECT_TRUE(QTest::qWaitFor([&] { return answer || !problem.isEmpty(); }, 60000)) << call;
+        return answer ? *answer : Json(problem.toStdString());
+    };
+    const std::string dense = RESECT_SOURCE_DIR "/resources/demo/dense", mixtral = RESECT_SOURCE_DIR "/resources/demo/mixtral";
+    const Json tensors = ask("tensors", {{"sort", "bytes"}, {"descending", true}, {"count", 2}});
+    ASSERT_EQ(tensors["rows"].size(), 2u) << tensors.dump();
+    EXPECT_EQ(tensors["total"], document().model()->numTensors);
+    const Json look = ask("tensor_look", {{"name", tensors["rows"][0]["name"]}, {"cells", 16}});
+    ASSERT_TRUE(look.is_object()) << look.dump();
+    EXPECT_EQ(look["cells"].size(), 256u);
+    EXPECT_EQ(look["nonFinite"], 0);
+    EXPECT_TRUE(ask("diff", {{"path", dense}})["same"].get<bool>());
+    EXPECT_FALSE(ask("diff", {{"path", mixtral}})["same"].get<bool>());
+    EXPECT_TRUE(ask("diff", {{"path", "/nowhere"}}).is_string());
+    EXPECT_TRUE(ask("router_tokens", {{"text", "Once upon a time"}}).is_string()) << "a dense model has no routers";
+    const Json health = ask("health", Json::object());
+    EXPECT_EQ(health["badTensors"], 0);
+    EXPECT_TRUE(health["complete"].get<bool>());
+
+    window->openPath(QString::fromStdString(mixtral));
+    ASSERT_TRUE(QTest::qWaitFor([&] { return document().model() && document().model()->family == "mixtral"; }, 60000));
+    const Json routed = ask("router_tokens", {{"text", "Once upon a time"}});
+    ASSERT_TRUE(routed.is_object()) << routed.dump();
+    EXPECT_EQ(routed["blocks"].size(), document().model()->blocks.size());
+    EXPECT_EQ(routed["blocks"][0]["experts"].size(), routed["tokens"].size());
+    EXPECT_FALSE(method("expert-drop").families.empty());
+    EXPECT_TRUE(suits(method("expert-drop"), *document().model()));
+}
+
 }  // namespace
