@@ -256,6 +256,7 @@ private:
     }
 
     int headDim(int numHeads) const {
+        if (m_resect.is_object() && m_resect.contains("head_dim")) return checkedHeadDim(bounded(intField(m_resect, "head_dim", m_resectSubject), m_resectSubject, "head_dim"), m_resectSubject);
         const char* field = m_family->fields.headDim;
         const bool explicitly = field && m_config.contains(field) && !m_config.at(field).is_null();
         if (explicitly) return checkedHeadDim(size(field), m_subject);
@@ -281,7 +282,9 @@ private:
         block.headsPerKv.assign(static_cast<std::size_t>(block.numKvHeads), block.numHeads / block.numKvHeads);
         BlockShape routed = block;
         const MoeFields* moe = m_family->moe;
-        if (moe) {
+        bool mixtures = false;
+        for (int b = 0; moe && b < count && !mixtures; ++b) mixtures = isMixture(*moe, b);
+        if (mixtures) {
             routed.numExperts = checkedExperts(size(moe->experts), m_subject, moe->experts);
             routed.ffnSize = size(moe->width);
             routed.sharedFfnSize = sharedWidth(*moe, routed.ffnSize);
@@ -439,7 +442,10 @@ Json resectConfigOf(const ModelShape& shape) {
         }
         blocks.push_back(Json{{"attention", std::move(attention)}, {"ffn", std::move(ffn)}});
     }
-    return Json{{"resect", 1}, {"model_type", shape.modelType}, {"architectures", Json::array({shape.architecture})}, {"blocks", std::move(blocks)}};
+    Json resect{{"resect", 1}, {"model_type", shape.modelType}, {"architectures", Json::array({shape.architecture})}};
+    if (!shape.blocks.empty()) resect["head_dim"] = shape.blocks.front().headDim;
+    resect["blocks"] = std::move(blocks);
+    return resect;
 }
 
 }  // namespace resect

@@ -88,7 +88,7 @@ struct ModelShape {
 ///    "blocks": [{"attention": {"heads_per_kv": [3, 2]}, "ffn": {"size": 41}}, {"attention": null, "ffn": {"size": 43, "experts": 4, "shared": 9}}]}
 ///
 /// `model_type` and `architectures` replace those of config.json; one entry per block, null = the layer is absent; all other fields come from config.json.
-/// An attention entry may also say its `head_dim`. A legacy `rope_scaling.type`, `rope_type` and the newer `rope_parameters` are all understood.
+/// `head_dim` beside them is that of blocks without attention too; an attention entry may say its own. A legacy `rope_scaling.type`, `rope_type` and the newer `rope_parameters` are all understood.
 /// Throws BadInput naming the field: absent, of the wrong type, or inconsistent (heads not a multiple of kv heads, ...);
 /// Unsupported for a model_type that the family table does not hold.
 ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject);

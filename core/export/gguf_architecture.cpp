@@ -248,6 +248,8 @@ private:
 
     void experts(const std::string& graph) {
         const bool mixture = std::any_of(m_shape.blocks.begin(), m_shape.blocks.end(), [](const BlockShape& block) { return block.numExperts > 0; });
+        if (!mixture && !m_architecture.perBlock && familyOf(m_shape).moe && m_architecture.name != "llama")
+            add("experts", graph + " expects experts, and none are left", kFolder);
         if (!mixture) return;
         bool routed = false;  // dense blocks may stand before the mixtures, where the graph counts them
         for (const BlockShape& block : m_shape.blocks) {
@@ -276,7 +278,7 @@ const GgufArchitecture* findGgufArchitecture(std::string_view modelType) noexcep
 
 const GgufArchitecture* findUniformArchitecture(const ModelShape& shape) noexcept {
     const GgufArchitecture* own = findGgufArchitecture(shape.modelType);
-    return own && own->hiddenIsHeads && !headsFillHidden(shape) ? &kQwen2AsLlama : own;
+    return shape.modelType == kQwen2AsLlama.modelType && !headsFillHidden(shape) ? &kQwen2AsLlama : own;
 }
 
 const GgufArchitecture* findPerBlockArchitecture(const ModelShape& shape) noexcept {

@@ -7,6 +7,7 @@
 #include "core/checkpoint/gguf_writer.h"
 #include "core/export/config_rewrite.h"
 #include "core/export/gguf_check.h"
+#include "core/export/gguf_choice.h"
 #include "core/export/gguf_layout.h"
 #include "core/export/gguf_metadata.h"
 
@@ -18,36 +19,6 @@ namespace resect {
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr int kStandInMlp = 256;  ///< width of an MLP of zeros: a multiple of every block size
-
-/// A block that is nothing but its residual stream computes nothing.
-Cut withoutEmptyBlocks(const ModelShape& source, Cut cut) {
-    for (std::size_t b = 0; b < cut.blocks.size(); ++b)
-        if (keptHeads(source.blocks[b], cut.blocks[b]).empty() && keptChannels(source.blocks[b], cut.blocks[b]).empty()) cut.blocks[b].block = true;
-    return cut;
-}
-
-void setGroups(BlockShape& block, int groups, int headsPerGroup) {
-    block.hasAttention = true;
-    block.numKvHeads = groups;
-    block.headsPerKv.assign(static_cast<std::size_t>(groups), headsPerGroup);
-    block.numHeads = groups * headsPerGroup;
-}
-
-/// What the per-block architectures need: equal groups within a block, no attention without an MLP, and attention in block 0 (OpenELM: everywhere).
-ModelShape perBlockShape(const GgufArchitecture& architecture, ModelShape shape) {
-    const bool attentionEverywhere = architecture.tiedOnly;
-    for (std::size_t b = 0; b < shape.blocks.size(); ++b) {
-        BlockShape& block = shape.blocks[b];
-        if (block.hasAttention) setGroups(block, block.numKvHeads, *std::max_element(block.headsPerKv.begin(), block.headsPerKv.end()));
-        else if (b == 0 || attentionEverywhere) setGroups(block, 1, 1);
-        if (block.hasFfn) continue;
-        block.hasFfn = true;
-        block.ffnSize = kStandInMlp;
-    }
-    return shape;
-}
 
 /// Everything that is decided before the first byte is written.
 struct Planned {

@@ -48,7 +48,7 @@ private:
         if (m_name == "openelm") type = "qwen3";
         const auto rows = architecturesNamed(m_name);
         for (const GgufArchitecture* row : rows)
-            if (row->perBlock || row->modelType == type) m_model.architecture = row;
+            if (row->perBlock || row->modelType == type || rows.size() == 1) m_model.architecture = row;
         ModelShape& shape = m_model.shape;
         if (m_model.architecture) shape.modelType = m_model.architecture->perBlock ? type : std::string(m_model.architecture->modelType);
         const Family* family = findFamily(shape.modelType);

@@ -2,6 +2,7 @@
 
 #include "core/anatomy/family.h"
 #include "core/base/numbers.h"
+#include "core/export/gguf_choice.h"
 
 #include <algorithm>
 #include <array>
@@ -229,6 +230,28 @@ std::vector<RuntimeVerdict> judge(const ModelShape& shape, const Features& featu
     return result;
 }
 
+/// llama.cpp reads our own GGUF files, which know more than its converter of Hugging Face folders.
+void judgeGguf(RuntimeVerdict& row, const GgufChoice& choice) {
+    using Kind = GgufChoice::Kind;
+    switch (choice.kind) {
+    case Kind::Own:
+        if (row.verdict != Verdict::Opens) row.reasons.clear();
+        row.verdict = Verdict::Opens;
+        break;
+    case Kind::PerBlock:
+        row.reasons = {"As a .gguf whose architecture \"" + std::string(choice.architecture->name) + "\" carries sizes per block (way heterogeneous)."};
+        row.verdict = Verdict::Opens;
+        break;
+    case Kind::Padded:
+        row.verdict = Verdict::AfterPadding;
+        break;
+    case Kind::None:
+        row.verdict = Verdict::No;
+        row.reasons = choice.reasons;
+        break;
+    }
+}
+
 std::string shellQuoted(const std::string& text) {
     const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
         return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
@@ -285,7 +308,9 @@ std::vector<RuntimeVerdict> verdicts(const ModelShape& source, const Cut& cut) {
     const ModelShape after = shapeAfter(source, cut);
     Features features = featuresOf(after);
     features[BlocksDropped] = after.numBlocks() < source.numBlocks();
-    return judge(after, features);
+    std::vector<RuntimeVerdict> rows = judge(after, features);
+    if (findFamily(source.modelType) && !source.image) judgeGguf(rows[static_cast<std::size_t>(L)], ggufChoice(source, cut));
+    return rows;
 }
 
 std::vector<RuntimeVerdict> verdicts(const ModelShape& written) { return judge(written, featuresOf(written)); }

@@ -1,6 +1,8 @@
 #include "core/base/files.h"
 #include "tests/core/export/exported.h"
+#include "tests/support/random_plan.h"
 
+#include <algorithm>
 #include <random>
 
 namespace resect::test {
@@ -9,53 +11,6 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Some of 0 .. count - 1, at least one, often not all.
-std::vector<int> some(std::mt19937& random, int count) {
-    std::vector<int> indices;
-    const unsigned oneIn = 2 + random() % 4;
-    for (int i = 0; i < count; ++i)
-        if (random() % oneIn == 0) indices.push_back(i);
-    if (indices.empty()) indices.push_back(static_cast<int>(random() % static_cast<unsigned>(count)));
-    return indices;
-}
-
-EditPointer randomEdit(std::mt19937& random, const ModelShape& shape) {
-    const int b = static_cast<int>(random() % shape.blocks.size());
-    const BlockShape& block = shape.blocks[static_cast<std::size_t>(b)];
-    switch (random() % 6) {
-    case 0:
-        return dropBlocks(some(random, shape.numBlocks()));
-    case 1:
-        return dropAttention(some(random, shape.numBlocks()));
-    case 2:
-        return dropMlp(some(random, shape.numBlocks()));
-    case 3:
-        return dropKvGroups(b, some(random, block.numKvHeads));
-    case 4:
-        return dropHeads(b, some(random, block.numHeads));
-    default:
-        return block.numExperts > 0 ? dropMlp({b}) : dropChannels(b, some(random, block.ffnSize));
-    }
-}
-
-/// Random edits; an illegal one is replaced as the check proposes, or left out.
-EditPlan randomPlan(std::mt19937& random, const ModelShape& shape) {
-    EditPlan plan;
-    for (unsigned i = random() % 6 + 1; i > 0; --i) {
-        plan.edits.push_back(randomEdit(random, shape));
-        for (int attempt = 0; attempt < 4; ++attempt) {
-            const auto problems = checkPlan(plan, shape, {});
-            const auto found = std::find_if(problems.begin(), problems.end(),
-                                            [](const PlanProblem& p) { return p.problem.severity == Severity::Error; });
-            if (found == problems.end()) break;
-            const auto at = plan.edits.begin() + (found->edit < 0 ? static_cast<int>(plan.edits.size()) - 1 : found->edit);
-            if (!found->instead.empty() && attempt < 2)
-                *at = found->instead[random() % found->instead.size()];
-            else
-                plan.edits.erase(at);
-        }
-    }
-    return plan;
-}
 
 TEST(RandomPlans, EveryLegalPlanReopensCleanlyWhicheverWayItIsWritten) {
     std::mt19937 random(20);
@@ -78,7 +33,14 @@ TEST(RandomPlans, EveryLegalPlanReopensCleanlyWhicheverWayItIsWritten) {
             options.way = way;
             options.shardBytes = random() % 3 ? 1'000'000'000 : 15'000;
             const fs::path to = out / std::string(name(way));
-            const ExportResult result = exportHuggingFace(checkpoint, anatomy, cut, to, options, {});
+            const bool experts = std::any_of(cut.blocks.begin(), cut.blocks.end(), [](const BlockCut& block) { return !block.experts.empty(); });
+            ExportResult result;
+            try {
+                result = exportHuggingFace(checkpoint, anatomy, cut, to, options, {});
+            } catch (const Error& error) {  // padded and zeroed experts could be chosen by the router
+                EXPECT_TRUE(experts && way != SliceWay::Exact && error.code() == ErrorCode::Unsupported) << error.what();
+                continue;
+            }
             const Checkpoint reopened = Checkpoint::open(to);
             const Anatomy after = Anatomy::of(reopened);
             ASSERT_TRUE(after.understood()) << listed(after.problems());
@@ -89,7 +51,7 @@ TEST(RandomPlans, EveryLegalPlanReopensCleanlyWhicheverWayItIsWritten) {
             ++exports;
         }
     }
-    EXPECT_EQ(exports, 600);
+    EXPECT_GT(exports, 550);
 }
 
 }  // namespace

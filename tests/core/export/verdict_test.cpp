@@ -50,7 +50,7 @@ TEST(Verdicts, DifferentSizesPerBlockNeedPadding) {
     const ModelShape shape = stock("mistral");
     for (const EditPointer& edit : {dropChannels(1, {3}), dropKvGroups(1, {0}), dropHeads(1, {0, 4}), dropAttention({2}),
                                     dropMlp({2}), dropAttention({0})})
-        EXPECT_THAT(judged(shape, {edit}), ElementsAre("padded", "padded", "padded", "padded")) << edit->title();
+        EXPECT_THAT(judged(shape, {edit}), ElementsAre("padded", "padded", "opens", "padded")) << edit->title();
 }
 
 TEST(Verdicts, FewerHeadsEverywhereDependOnTheFamily) {
@@ -61,7 +61,7 @@ TEST(Verdicts, FewerHeadsEverywhereDependOnTheFamily) {
     EXPECT_THAT(threePerGroup("llama"), ElementsAre("padded", "padded", "opens", "padded"));
     EXPECT_THAT(threePerGroup("mistral"), ElementsAre("opens", "opens", "opens", "opens"));
     EXPECT_THAT(threePerGroup("qwen3"), ElementsAre("opens", "opens", "opens", "opens"));
-    EXPECT_THAT(threePerGroup("qwen2"), ElementsAre("opens", "padded", "padded", "opens"));
+    EXPECT_THAT(threePerGroup("qwen2"), ElementsAre("opens", "padded", "opens", "opens")) << "llama.cpp by the graph of Llama";
     EXPECT_THAT(threePerGroup("mixtral"), ElementsAre("opens", "opens", "opens", "opens"));
 
     const ModelShape llama = stock("llama");

@@ -35,7 +35,9 @@ void expectReference(const LanguageModel& model, std::map<std::string, torch::Te
     ASSERT_EQ(seen.states.size(), model.shape().blocks.size() + 1);
     for (std::size_t i = 0; i < seen.states.size(); ++i) EXPECT_TENSOR_NEAR(seen.states[i], golden.at("hidden_states." + std::to_string(i)), kTolerance) << i;
     for (std::size_t i = 0; i < seen.attentions.size(); ++i)
-        if (golden.contains("attentions." + std::to_string(i))) EXPECT_TENSOR_NEAR(seen.attentions[i], golden.at("attentions." + std::to_string(i)), kTolerance) << i;
+        if (golden.contains("attentions." + std::to_string(i))) {
+            EXPECT_TENSOR_NEAR(seen.attentions[i], golden.at("attentions." + std::to_string(i)), kTolerance) << i;
+        }
 }
 
 TEST(VisionTransformer, GivesTheReferenceLogitsStatesAndGradients) {
@@ -51,8 +53,11 @@ TEST(VisionTransformer, GivesTheReferenceLogitsStatesAndGradients) {
     model->visitParameters([&](const std::string& name, torch::Tensor& tensor) {
         ASSERT_TRUE(gradients.contains(name)) << name;
         // Without rotation a bias of the keys shifts all scores of a query alike: its gradient is rounding noise on either side.
-        if (name.ends_with("key.bias")) EXPECT_TENSOR_NEAR(tensor.grad(), gradients.at(name), 1e-6) << name;
-        else EXPECT_TENSOR_CLOSE(tensor.grad(), gradients.at(name), 1e-4) << name;
+        if (name.ends_with("key.bias")) {
+            EXPECT_TENSOR_NEAR(tensor.grad(), gradients.at(name), 1e-6) << name;
+        } else {
+            EXPECT_TENSOR_CLOSE(tensor.grad(), gradients.at(name), 1e-4) << name;
+        }
         ++compared;
     });
     EXPECT_EQ(compared, gradients.size());
@@ -130,7 +135,7 @@ TEST(VisionTransformer, CostsWhatItsTensorsSay) {
         const Checkpoint checkpoint = tinyFamily(type).open();
         const Cost cost = costOf(Anatomy::of(checkpoint).shape(), 16);
         EXPECT_EQ(cost.parameters, checkpoint.totalParameters()) << type;
-        if (Anatomy::of(checkpoint).shape().image) EXPECT_EQ(cost.kvElementsPerToken, 0);
+        EXPECT_EQ(cost.kvElementsPerToken == 0, Anatomy::of(checkpoint).shape().image.has_value());
     }
 }
 

@@ -16,6 +16,7 @@ inline ModelShape stockShape(const std::string& family = "llama", const ShapeSiz
     shape.vocabSize = 61;
     shape.hiddenSize = sizes.hiddenSize;
     shape.maxPositions = 128;
+    shape.activation = "silu";
     BlockShape block;
     block.numKvHeads = sizes.numKvHeads;
     block.numHeads = sizes.numKvHeads * sizes.headsPerKv;
