@@ -14,12 +14,14 @@
 #include <QMenu>
 #include <QMessageBox>
 #include <QProgressBar>
+#include <QProxyStyle>
 #include <QPushButton>
 #include <QScreen>
 #include <QSettings>
 #include <QSplitter>
 #include <QStackedWidget>
 #include <QStatusBar>
+#include <QTabBar>
 #include <QTabWidget>
 #include <QToolBar>
 #include <QToolButton>
@@ -31,6 +33,16 @@ namespace resect::ui {
 namespace {
 
 QString fromStd(const std::string& text) { return QString::fromStdString(text); }
+
+/// Tabs a little narrower than the style's, so that all pages fit beside both docks on 1280 pixels.
+class NarrowTabs final : public QProxyStyle {
+public:
+    using QProxyStyle::QProxyStyle;
+    int pixelMetric(PixelMetric metric, const QStyleOption* option, const QWidget* widget) const override {
+        const int pixels = QProxyStyle::pixelMetric(metric, option, widget);
+        return metric == PM_TabBarTabHSpace ? pixels * 3 / 5 : pixels;
+    }
+};
 
 }  // namespace
 
@@ -75,6 +87,9 @@ void MainWindow::buildCentre() {
     connect(strip, &BlockStripPanel::openRequested, this, [this](const QString& pageId, const ComponentRef& ref) { reveal(ref, pageId); });
     m_strip = strip;
     m_tabs = new QTabWidget(m_work);
+    auto* narrow = new NarrowTabs(QStringLiteral("Fusion"));
+    narrow->setParent(m_tabs);
+    m_tabs->tabBar()->setStyle(narrow);
     m_tabs->setDocumentMode(true);
     m_pages = makePages(m_document, m_document.selection(), m_client, m_tabs);
     for (Page* page : m_pages) m_tabs->addTab(page, page->title());

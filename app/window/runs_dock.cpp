@@ -116,8 +116,10 @@ QWidget* RunsDock::makeRecovery() {
     m_pause = new QPushButton(left);
     m_stop = new QPushButton(tr("Stop and keep"), left);
     m_resume = new QPushButton(tr("Resume"), left);
-    m_log = new QPushButton(tr("Show log"), left);
-    m_folder = new QPushButton(tr("Show folder"), left);
+    m_log = new QPushButton(tr("Log"), left);   // short words: beside the curves they decide how narrow the window can be
+    m_folder = new QPushButton(tr("Folder"), left);
+    m_log->setToolTip(tr("Show what the run wrote"));
+    m_folder->setToolTip(tr("Show the run's folder"));
     m_stop->setToolTip(tr("Finish the step, write a checkpoint, end"));
     m_resume->setToolTip(tr("Go on from the last checkpoint"));
     for (QPushButton* button : {m_pause, m_stop, m_resume, m_log, m_folder}) buttons->addWidget(button);

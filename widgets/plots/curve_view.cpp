@@ -36,6 +36,7 @@ void CurveView::buildToolBar() {
     m_xAxis = new QComboBox(this);
     m_xAxis->addItems({tr("Steps"), tr("Tokens"), tr("Time")});
     m_xAxis->setAccessibleName(tr("Horizontal axis"));
+    m_xAxis->setToolTip(tr("What the curves are drawn over"));
     connect(m_xAxis, &QComboBox::currentIndexChanged, this, [this](int index) { setXAxis(CurveX(index)); });
     m_halfLife = new QSpinBox(this);
     m_halfLife->setRange(0, 10000);
@@ -78,12 +79,11 @@ void CurveView::buildToolBar() {
     save->setAutoRaise(true);
     save->setToolTip(tr("Save as PNG, SVG, PDF or CSV"));
     connect(save, &QToolButton::clicked, m_canvas, &PlotCanvas::askAndSave);
-    bar->addWidget(new QLabel(tr("Over"), this));
+    // Every word here adds to what the window needs at least: with this bar below it, it has to fit beside the plan on 1280 pixels.
     bar->addWidget(m_xAxis);
-    bar->addSpacing(8);
+    bar->addSpacing(4);
     bar->addWidget(new QLabel(tr("Smoothing"), this));
     bar->addWidget(m_halfLife);
-    bar->addSpacing(8);
     for (QToolButton* one : {m_raw, m_log, m_follow, all, m_panels}) bar->addWidget(one);
     bar->addStretch(1);
     bar->addWidget(save);
