@@ -236,9 +236,21 @@ void ComparePage::show(const Json& result) {
             item->setToolTip(item->text());
             m_config->setItem(row, column, item);
         }
-    m_view->setColumnHidden(DiffTreeModel::OtherType, !m_model->comparison().typesDiffer);   // room for the names
     updateState();
     expandChanged();
+    fitColumns();
+}
+
+/// Where all types are alike their second column says nothing, and on narrow pages the names need the room of the first one too.
+void ComparePage::fitColumns() {
+    const bool differ = m_model->comparison().typesDiffer;
+    m_view->setColumnHidden(DiffTreeModel::OtherType, !differ);
+    m_view->setColumnHidden(DiffTreeModel::OriginalType, !differ && width() < fontMetrics().averageCharWidth() * 90);
+}
+
+void ComparePage::resizeEvent(QResizeEvent* event) {
+    Page::resizeEvent(event);
+    fitColumns();
 }
 
 /// Few groups are opened at once; of many the user opens what is wanted.

@@ -32,6 +32,7 @@ public:
 protected:
     void dragEnterEvent(QDragEnterEvent* event) override;
     void dropEvent(QDropEvent* event) override;
+    void resizeEvent(QResizeEvent* event) override;
 
 private:
     void build();
@@ -43,6 +44,7 @@ private:
     void clearResult();
     void updateState();
     void expandChanged();
+    void fitColumns();
     QComboBox* m_other = nullptr;
     QPushButton *m_compare = nullptr, *m_copy = nullptr;
     QCheckBox* m_all = nullptr;

@@ -246,7 +246,10 @@ QVariant DiffTreeModel::data(const QModelIndex& index, int role) const {
     }
     const DiffRow& row = *shown.rows[std::size_t(index.row())];
     if (role == Qt::ToolTipRole && index.column() == Change) return row.changedElements > 0 ? elementsText(row) : changeText(row);
-    if (role == Qt::ToolTipRole) return index.column() == Other || index.column() == OtherType ? row.b : row.a;
+    if (role == Qt::ToolTipRole) {
+        const bool other = index.column() == Other || index.column() == OtherType;
+        return QStringLiteral("%1  %2").arg(other ? row.b : row.a, other ? row.typeB : row.typeA);
+    }
     // Square root: a recovery moves most weights by a few hundredths, which shall still be seen beside a large change.
     if (role == ShareRole && index.column() == Change && std::isfinite(row.relative) && row.relative > 0) return std::sqrt(std::min(1.0, row.relative));
     return {};

@@ -310,8 +310,8 @@ void RouterPage::say(int token) {
     const auto* routing = routed();
     if (token >= 0 && token < int(routing->experts.size())) m_selection.setHover(expertRef(block(), routing->experts[std::size_t(token)].front()));
     else m_selection.setHover(std::nullopt);
-    m_card->say(token < 0 ? tr("Rest the mouse on a token, or walk with Left and Right, to see its experts; Up and Down step through the blocks.") : tokenSentence(token),
-                tr("The number under a token is the expert with the most weight. Underlined tokens go to a selected expert."));
+    m_card->say(token < 0 ? tr("Rest the mouse on a token, or walk with Left and Right; Up and Down change the block.") : tokenSentence(token),
+                tr("Under a token: its first expert. Underlined: it goes to a selected expert."));
 }
 
 QStringList RouterPage::legend() const {

@@ -267,6 +267,7 @@ void TensorsPage::show(const TensorRow& row, const Json& result) {
     if (cells.empty()) return setNotice({CanvasNotice::Empty, tr("This tensor holds no numbers."), {}});
     m_picture->setNotice({});
     m_picture->setMatrix(picture, std::move(cells));
+    m_picture->axisRect()->axis(QCPAxis::atBottom)->ticker()->setTickCount(3);   // the positions are long numbers, the picture is narrow
 
     const double low = numberOf(result, "low"), high = numberOf(result, "high");
     const auto bins = numbersFrom(result.value("bins", Json::array()));

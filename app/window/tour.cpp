@@ -179,7 +179,7 @@ private:
         int number = 1;
         for (Page* page : m_window->pages()) {
             m_window->showPage(page->id());
-            if (page->id() == QLatin1String("text")) page->rerun();
+            if (page->id() == QLatin1String("text") || page->id() == QLatin1String("router")) page->rerun();
             settle(200);
             check(waitFor([&] { return !page->busy(); }, 60), QStringLiteral("page %1").arg(page->id()));
             picture(QStringLiteral("%1-%2").arg(number++, 2, 10, QLatin1Char('0')).arg(page->id()));
