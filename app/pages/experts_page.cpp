@@ -6,7 +6,6 @@
 #include <QComboBox>
 #include <QHBoxLayout>
 #include <QLabel>
-#include <QMouseEvent>
 #include <QPushButton>
 #include <QSplitter>
 #include <QVBoxLayout>
@@ -34,11 +33,9 @@ ExpertsPage::ExpertsPage(Document& document, SelectionModel& selection, WorkerCl
     connect(&ThemeNotifier::instance(), &ThemeNotifier::changed, this, &ExpertsPage::refreshActions);
     for (PartCanvas* canvas : {static_cast<PartCanvas*>(m_map), static_cast<PartCanvas*>(m_load)})
         connect(canvas, &PartCanvas::partOpened, this, [this](const ComponentRef& part) { Q_EMIT openRequested(QStringLiteral("router"), part); });
-    connect(m_pairs, &PairMatrix::pairHovered, this, [this](int expert, int other) {
-        if (expert < 0) return explain();
-        const QString words = expert == other ? tr("Block %1 expert %2 with itself").arg(block()).arg(expert) : tr("Block %1 experts %2 and %3").arg(block()).arg(expert).arg(other);
-        m_card->say(QStringLiteral("%1: %2 %3 [%4]").arg(words, m_pairChoice->currentText().toLower(), shortNumber(m_pairs->value({expert, other}), 3), QString::fromStdString(m_pairs->info().unit)),
-                    QString::fromStdString(m_pairs->info().help));
+    connect(m_pairs, &CellMatrix::cellHovered, this, &ExpertsPage::explainPair);
+    connect(m_pairs, &CellMatrix::cellChosen, this, [this](int expert, int other, Qt::KeyboardModifiers modifiers) {
+        m_selection.select({expertRef(block(), expert), expertRef(block(), other)}, SelectionModel::rectangleGesture(modifiers));
     });
     listBlocks();
     begin();
@@ -292,6 +289,14 @@ void ExpertsPage::explain() {
     m_card->say(words, help);
 }
 
+void ExpertsPage::explainPair(int expert, int other) {
+    if (expert < 0) return explain();
+    const auto& info = m_pairs->info();
+    const QString words = expert == other ? tr("Block %1 expert %2 with itself").arg(block()).arg(expert) : tr("Block %1 experts %2 and %3").arg(block()).arg(expert).arg(other);
+    m_card->say(QStringLiteral("%1: %2 %3 [%4]").arg(words, m_pairChoice->currentText().toLower(), shortNumber(m_pairs->value({expert, other}), 3), QString::fromStdString(info.unit)),
+                QString::fromStdString(info.help));
+}
+
 bool ExpertsPage::reveal(const ComponentRef& part) {
     if (part.kind != PartKind::Expert) return false;
     setBlock(part.block);
@@ -310,27 +315,6 @@ CellMask PairMatrix::selectedCells() const {
         for (int column = 0; column < columns(); ++column)
             if (row != column && selection().contains(expertRef(m_block, row)) && selection().contains(expertRef(m_block, column))) mask.set(row, column);
     return mask;
-}
-
-void PairMatrix::mouseMoveEvent(QMouseEvent* event) {
-    HeatmapView::mouseMoveEvent(event);
-    const auto cell = event->buttons() == Qt::NoButton ? cellAt(event->position()) : m_hovered;
-    if (cell == m_hovered) return;
-    m_hovered = cell;
-    Q_EMIT pairHovered(cell ? cell->row : -1, cell ? cell->column : -1);
-}
-
-void PairMatrix::mouseReleaseEvent(QMouseEvent* event) {
-    const auto cell = event->button() == Qt::LeftButton ? cellAt(event->position()) : std::nullopt;
-    if (!cell) return HeatmapView::mouseReleaseEvent(event);
-    HeatmapView::mouseReleaseEvent(event);
-    selection().select({expertRef(m_block, cell->row), expertRef(m_block, cell->column)}, SelectionModel::rectangleGesture(event->modifiers()));
-}
-
-void PairMatrix::leaveEvent(QEvent* event) {
-    HeatmapView::leaveEvent(event);
-    m_hovered.reset();
-    Q_EMIT pairHovered(-1, -1);
 }
 
 }  // namespace resect::ui

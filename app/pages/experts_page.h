@@ -1,8 +1,8 @@
 #pragma once
 #include "app/pages/equal_experts.h"
 #include "app/pages/measured_page.h"
+#include "widgets/plots/cell_matrix.h"
 #include "widgets/plots/dataset_plot.h"
-#include "widgets/plots/heatmap_view.h"
 
 class QCheckBox;
 class QLabel;
@@ -10,25 +10,18 @@ class QPushButton;
 
 namespace resect::ui {
 
-/// Experts x experts of one block. A click selects both experts of the pair.
-class PairMatrix final : public HeatmapView {
+/// Experts x experts of one block; pairs of which both are selected are framed.
+class PairMatrix final : public CellMatrix {
     Q_OBJECT
 public:
-    explicit PairMatrix(Document& document, QWidget* parent = nullptr) : HeatmapView(document, parent) {}
+    explicit PairMatrix(Document& document, QWidget* parent = nullptr) : CellMatrix(document, parent) {}
     void setBlock(int block) { m_block = block; }
-
-Q_SIGNALS:
-    void pairHovered(int expert, int other);   ///< -1, -1 when the mouse leaves
 
 protected:
     CellMask selectedCells() const override;
-    void mouseMoveEvent(QMouseEvent* event) override;
-    void mouseReleaseEvent(QMouseEvent* event) override;
-    void leaveEvent(QEvent* event) override;
 
 private:
     int m_block = -1;
-    std::optional<Cell> m_hovered;
 };
 
 /// How the routers of a mixture use its experts: a map of blocks x experts, and for one block which of them go together.
@@ -66,6 +59,7 @@ private:
     void extendSelection();
     void refreshActions();
     void explain();
+    void explainPair(int expert, int other);
     RefSet selectedExperts() const;
     const protocol::DatasetMessage* findDataset(const std::string& name, const protocol::MeasureMessage** measure) const;
 

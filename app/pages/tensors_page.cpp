@@ -9,7 +9,6 @@
 #include <QHeaderView>
 #include <QLabel>
 #include <QLineEdit>
-#include <QMouseEvent>
 #include <QSplitter>
 #include <QTableView>
 #include <QVBoxLayout>
@@ -63,7 +62,7 @@ TensorsPage::TensorsPage(Document& document, SelectionModel& selection, WorkerCl
         if (row >= first.row() && row <= last.row()) follow();
     });
     connect(m_view->selectionModel(), &QItemSelectionModel::currentChanged, this, &TensorsPage::follow);
-    connect(m_picture, &TensorPicture::cellHovered, this, [this](int row, int column) {
+    connect(m_picture, &CellMatrix::cellHovered, this, [this](int row, int column) {
         if (row < 0 || m_picture->empty()) return m_cell->setText(QString());
         const auto first = [&](std::size_t axis, int at) { return m_picture->info().axes[axis].ids[std::size_t(at)]; };
         m_cell->setText(tr("from row %1, column %2: mean size %3").arg(first(0, row)).arg(first(1, column)).arg(shortNumber(m_picture->value({row, column}), 3)));
@@ -124,7 +123,7 @@ void TensorsPage::build() {
     m_numbers->setTextInteractionFlags(Qt::TextSelectableByMouse | Qt::TextSelectableByKeyboard);
     m_numbers->setAccessibleName(tr("Numbers of the tensor"));
     m_cell = new QLabel(this);
-    m_picture = new TensorPicture(m_document);
+    m_picture = new CellMatrix(m_document);
     m_picture->setAccessibleName(tr("Picture of the tensor: mean size of the numbers in each cell"));
     m_histogram = new DatasetPlot(m_document);
     m_histogram->setAccessibleName(tr("Distribution of the tensor's numbers"));
@@ -304,20 +303,6 @@ void TensorsPage::showNumbers() {
     text += bad > 0 ? tr(" &nbsp; <b style='color:%1'>not finite: %2</b>").arg(theme.error.name(), thousands(bad)) : tr(" &nbsp; not finite: <b>0</b>");
     if (outside > 0) text += tr("<br><span style='color:%1'>%2 beyond 5 standard deviations, outside the curve</span>").arg(theme.mutedText.name(), thousands(outside));
     m_numbers->setText(text);
-}
-
-void TensorPicture::mouseMoveEvent(QMouseEvent* event) {
-    HeatmapView::mouseMoveEvent(event);
-    const auto cell = event->buttons() == Qt::NoButton ? cellAt(event->position()) : m_hovered;
-    if (cell == m_hovered) return;
-    m_hovered = cell;
-    Q_EMIT cellHovered(cell ? cell->row : -1, cell ? cell->column : -1);
-}
-
-void TensorPicture::leaveEvent(QEvent* event) {
-    HeatmapView::leaveEvent(event);
-    m_hovered.reset();
-    Q_EMIT cellHovered(-1, -1);
 }
 
 }  // namespace resect::ui

@@ -1,8 +1,8 @@
 #pragma once
 #include "app/pages/page.h"
 #include "app/pages/tensor_table.h"
+#include "widgets/plots/cell_matrix.h"
 #include "widgets/plots/dataset_plot.h"
-#include "widgets/plots/heatmap_view.h"
 
 #include <QTimer>
 
@@ -12,23 +12,6 @@ class QPushButton;
 class QTableView;
 
 namespace resect::ui {
-
-/// The picture of a tensor; says where the mouse is in the tensor, not in the picture.
-class TensorPicture final : public HeatmapView {
-    Q_OBJECT
-public:
-    explicit TensorPicture(Document& document, QWidget* parent = nullptr) : HeatmapView(document, parent) {}
-
-Q_SIGNALS:
-    void cellHovered(int row, int column);   ///< -1, -1 when the mouse leaves
-
-protected:
-    void mouseMoveEvent(QMouseEvent* event) override;
-    void leaveEvent(QEvent* event) override;
-
-private:
-    std::optional<Cell> m_hovered;
-};
 
 /// Every stored tensor, and of the one in focus its numbers, their distribution and a picture.
 class TensorsPage final : public Page {
@@ -42,7 +25,7 @@ public:
     TensorTableModel& table() const noexcept { return *m_table; }
     QTableView& view() const noexcept { return *m_view; }
     QLineEdit& filterLine() const noexcept { return *m_filter; }
-    TensorPicture& picture() const noexcept { return *m_picture; }
+    CellMatrix& picture() const noexcept { return *m_picture; }
     DatasetPlot& histogram() const noexcept { return *m_histogram; }
     QLabel& numbers() const noexcept { return *m_numbers; }
     void choose(int row);
@@ -66,7 +49,7 @@ private:
     QTableView* m_view = nullptr;
     QLineEdit* m_filter = nullptr;
     QLabel *m_count = nullptr, *m_name = nullptr, *m_numbers = nullptr, *m_cell = nullptr;
-    TensorPicture* m_picture = nullptr;
+    CellMatrix* m_picture = nullptr;
     DatasetPlot* m_histogram = nullptr;
     QTimer m_delay, m_filterDelay;
     TensorRow m_focus;

@@ -128,6 +128,15 @@ TEST_F(Experts, APairSelectsBoth) {
     page.pairs().replot();
     QTest::mouseClick(&page.pairs(), Qt::LeftButton, {}, page.pairs().cellRect({2, 6}).center().toPoint());
     EXPECT_EQ(selection().refs(), (RefSet{expertRef(0, 2), expertRef(0, 6)}));
+    page.pairs().setFocus();
+    QTest::keyClick(&page.pairs(), Qt::Key_End);
+    QTest::keyClick(&page.pairs(), Qt::Key_End);
+    QTest::keyClick(&page.pairs(), Qt::Key_Down);
+    ASSERT_TRUE(page.pairs().current());
+    const Cell cell = *page.pairs().current();
+    EXPECT_EQ(cell.column, 7);
+    QTest::keyClick(&page.pairs(), Qt::Key_Space);
+    EXPECT_EQ(selection().refs(), (RefSet{expertRef(0, cell.row), expertRef(0, 7)}));
 }
 
 TEST_F(Experts, SteppingBackInTheHistoryIsNotUndoneByTheLock) {
