@@ -27,6 +27,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <set>
 #include <thread>
 
 using namespace resect;
@@ -68,6 +69,24 @@ TEST_F(Window, StartsWithoutAWorkerUnderASecond) {
     EXPECT_EQ(other.client().state(), WorkerClient::State::Off);
     EXPECT_FALSE(other.action("drop")->isEnabled());
     EXPECT_FALSE(other.action("export")->isEnabled());
+}
+
+TEST_F(Window, EveryPageIsInTheViewMenuAndDoesNothingWithoutAModel) {
+    std::set<QString> ids;
+    int number = 1;
+    for (Page* page : window->pages()) {
+        QAction* action = window->action(QStringLiteral("page%1").arg(number));
+        ASSERT_NE(action, nullptr) << number;
+        EXPECT_EQ(action->text(), page->title());
+        EXPECT_EQ(action->shortcut(), QKeySequence(QStringLiteral("Ctrl+%1").arg(number))) << "no more pages than digits";
+        EXPECT_TRUE(ids.insert(page->id()).second) << qPrintable(page->id());
+        page->rerun();
+        page->zoom(0);
+        EXPECT_FALSE(page->reveal(headRef(0, 0))) << qPrintable(page->id());
+        ++number;
+    }
+    EXPECT_EQ(window->pages().size(), 9u);
+    EXPECT_TRUE(window->client().jobs().empty());
 }
 
 TEST_F(Window, OpensDropsUndoesAndShowsTheCheck) {
