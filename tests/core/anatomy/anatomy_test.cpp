@@ -263,15 +263,13 @@ TEST(Anatomy, GoldenCheckpointsAreUnderstood) {
 
 TEST(Anatomy, RealCheckpointsAreUnderstood) {
     RESECT_NEED_SHARED_DATA("models");
-    for (const char* name : {"llama-stories-12l", "qwen2-stories-8l", "mixtral-stories-6l", "gpt2-stories-8l", "stories260K-hf"}) {
+    for (const char* name : {"llama-stories-12l", "qwen2-stories-8l", "mixtral-stories-6l", "gpt2-stories-8l", "vit-mnist-8l", "stories260K-hf"}) {
         const auto checkpoint = Checkpoint::open(sharedData(std::string("models/") + name));
         const auto anatomy = Anatomy::of(checkpoint);
         EXPECT_TRUE(anatomy.understood()) << name << "\n" << textOf(anatomy.problems());
         EXPECT_TRUE(findNonFinite(checkpoint, {}).empty());
         EXPECT_EQ(anatomy.root().parameters, checkpoint.totalParameters());
     }
-    const auto other = Checkpoint::open(sharedData("models/vit-mnist-8l"));
-    EXPECT_EQ(Anatomy::of(other).root().children.size(), 8u);
 }
 
 }  // namespace
