@@ -67,7 +67,7 @@ void addExport(CLI::App& app) {
     command->add_option("--to", options->request.to, "New folder, or a new file NAME.gguf for llama.cpp")->required();
     command->add_option("--way", options->request.way, "uniform: stock shape; padded: blocks padded with zeros to one size; zeroed: original shapes, removed parts zero; "
                                                       "exact: what the plan says, with resect.json where no stock shape holds it; "
-                                                      "heterogeneous: GGUF with sizes per block (architectures deci, openelm)")
+                                                      "heterogeneous: sizes per block, as DeciLM (folder: for vLLM; .gguf: architectures deci, openelm)")
         ->check(CLI::IsMember({"uniform", "padded", "zeroed", "exact", "heterogeneous"}))->capture_default_str();
     command->add_option("--shard-gb", options->shardGigabytes, "Largest shard in GB")->capture_default_str()->check(CLI::PositiveNumber);
     command->add_option("--data", options->data, "Text for the comparison (default: random tokens)");

@@ -420,7 +420,47 @@ bool BlockShape::groupsAreEqual() const noexcept {
     return std::all_of(headsPerKv.begin(), headsPerKv.end(), [this](int heads) { return heads == headsPerKv.front(); });
 }
 
+namespace {
+
+/// DeciLM's `block_configs` (model_type "nemotron-nas": Llama's tensors, sizes per block) as a resect.json.
+Json blocksOfDeciLm(const Json& config, const std::string& subject) {
+    const auto configs = config.find("block_configs");
+    if (configs == config.end() || !configs->is_array()) bad(subject, "block_configs", "expected a list with one entry per block");
+    const std::int64_t heads = intField(config, "num_attention_heads", subject), hidden = intField(config, "hidden_size", subject);
+    Json blocks = Json::array();
+    for (const Json& entry : *configs) {
+        const std::string where = subject + ": block_configs[" + toText(blocks.size()) + "]";
+        const auto layer = [&](const char* name) -> const Json& {
+            const auto found = entry.find(name);
+            if (!entry.is_object() || found == entry.end() || !found->is_object()) bad(where, name, "expected an object");
+            if (boolField(*found, "replace_with_linear", where, false))
+                throw Error(ErrorCode::Unsupported, where + ": " + name, "a layer that is replaced by one linear map is not supported");
+            return *found;
+        };
+        const Json &attention = layer("attention"), &ffn = layer("ffn");
+        Json block{{"attention", nullptr}, {"ffn", nullptr}};
+        if (!boolField(attention, "no_op", where, false)) {
+            const std::int64_t inGroup = intField(attention, "n_heads_in_group", where);
+            if (inGroup < 1 || heads < 1 || heads > kMaxHeads || heads % inGroup != 0)
+                bad(where, "n_heads_in_group", "expected a divisor of num_attention_heads " + toText(heads) + ", found " + toText(inGroup));
+            block["attention"] = {{"heads_per_kv", std::vector<std::int64_t>(static_cast<std::size_t>(heads / inGroup), inGroup)}};
+        }
+        if (!boolField(ffn, "no_op", where, false)) {
+            const double multiple = numberField(ffn, "ffn_mult", where);
+            if (!(multiple > 0) || multiple > 1e4 || hidden < 1 || hidden > kMaxSize) bad(where, "ffn_mult", "expected a number above 0, found " + toText(multiple));
+            constexpr std::int64_t kStep = 256;
+            block["ffn"] = {{"size", (static_cast<std::int64_t>(2 * multiple * static_cast<double>(hidden) / 3) + kStep - 1) / kStep * kStep}};
+        }
+        blocks.push_back(std::move(block));
+    }
+    return Json{{"resect", 1}, {"model_type", "llama"}, {"architectures", {"LlamaForCausalLM"}}, {"blocks", std::move(blocks)}};
+}
+
+}  // namespace
+
 ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject) {
+    if (resectConfig.is_null() && config.is_object() && config.value("model_type", Json()) == "nemotron-nas")
+        return Reader(config, blocksOfDeciLm(config, subject), subject).run();
     const Json& source = resectConfig.is_object() ? resectConfig : config;
     const auto type = source.is_object() ? source.find("model_type") : source.end();
     const Family* family = source.is_object() && type != source.end() && type->is_string() ? findFamily(type->get_ref<const std::string&>()) : nullptr;

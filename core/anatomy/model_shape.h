@@ -89,6 +89,7 @@ struct ModelShape {
 ///
 /// `model_type` and `architectures` replace those of config.json; one entry per block, null = the layer is absent; all other fields come from config.json.
 /// `head_dim` beside them is that of blocks without attention too; an attention entry may say its own. A legacy `rope_scaling.type`, `rope_type` and the newer `rope_parameters` are all understood.
+/// DeciLM checkpoints (model_type "nemotron-nas") are read as Llama with the sizes of their `block_configs`.
 /// Throws BadInput naming the field: absent, of the wrong type, or inconsistent (heads not a multiple of kv heads, ...);
 /// Unsupported for a model_type that the family table does not hold.
 ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject);

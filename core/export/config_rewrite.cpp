@@ -80,17 +80,6 @@ void setSizes(Json& config, const ModelShape& source, const ModelShape& result) 
         if (block.sharedFfnSize > 0) config[family.moe->sharedCount] = block.sharedFfnSize / after.routedWidth;
 }
 
-void setDtype(Json& config, DType dtype) {
-    const std::string value(torchName(dtype));
-    bool written = false;
-    for (const char* field : {"torch_dtype", "dtype"})
-        if (config.contains(field)) {
-            config[field] = value;
-            written = true;
-        }
-    if (!written) config["torch_dtype"] = value;
-}
-
 /// A step that says which blocks are mixtures does not survive dropped blocks; the list of dense ones does.
 void listDenseBlocks(Json& config, const ModelShape& source) {
     const MoeFields* moe = familyOf(source).moe;
@@ -165,6 +154,17 @@ void checkReadsBack(const ConfigRewrite& rewrite, const ModelShape& result) {
 
 }  // namespace
 
+void setConfigDtype(Json& config, DType dtype) {
+    const std::string value(torchName(dtype));
+    bool written = false;
+    for (const char* field : {"torch_dtype", "dtype"})
+        if (config.contains(field)) {
+            config[field] = value;
+            written = true;
+        }
+    if (!written) config["torch_dtype"] = value;
+}
+
 ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const Cut& cut, const ModelShape& result,
                             SliceWay way, std::optional<DType> dtype) {
     ConfigRewrite rewrite{config, nullptr, {}};
@@ -177,7 +177,7 @@ ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const 
     removeCodePointers(rewrite.config, rewrite.notes);
     setSizes(rewrite.config, source, result);
     setWindows(rewrite.config, result, rewrite.notes);
-    if (dtype) setDtype(rewrite.config, *dtype);
+    if (dtype) setConfigDtype(rewrite.config, *dtype);
     const bool stock = isUniform(result);
     const std::string modelType = stock ? result.modelType : "resect";
     if (stringField(rewrite.config, "model_type", "config.json", "") != modelType) {
@@ -185,6 +185,7 @@ ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const 
         rewrite.config["architectures"] = Json::array({stock ? result.architecture : std::string("ResectForCausalLM")});
     }
     if (!stock) rewrite.resect = resectConfigOf(result);
+    if (stock) rewrite.config.erase("block_configs");  // of a source that came as DeciLM
     checkReadsBack(rewrite, result);
     return rewrite;
 }

@@ -13,6 +13,9 @@ struct ConfigRewrite {
     std::vector<Problem> notes;  ///< what was removed or interpreted; never an error
 };
 
+/// Says in config.json that the weights are stored as `dtype`. Throws Unsupported for other types than F32, F16 and BF16.
+void setConfigDtype(Json& config, DType dtype);
+
 /// Rewrites every field that the edit touches (export.md E-6): block counts, lists with one entry per block, lists of block
 /// indices, maps keyed by block, counters over blocks, head counts, head_dim, MLP width, expert count, dtype; all other fields
 /// stay as they are, in their order. `result` is the shape that is written (SlicePlan::shape). Throws Unsupported naming the

@@ -5,6 +5,7 @@
 #include "core/base/numbers.h"
 #include "core/export/carried_files.h"
 #include "core/export/config_rewrite.h"
+#include "core/export/decilm.h"
 #include "core/export/manifest.h"
 
 #include <algorithm>
@@ -41,9 +42,9 @@ Json planFile(const Checkpoint& source, const Cut& cut, const SlicePlan& plan, c
               const std::vector<Problem>& notes) {
     std::vector<int> blocks(cut.blocks.size());
     std::iota(blocks.begin(), blocks.end(), 0);
-    if (options.way != SliceWay::Zeroed) blocks = keptBlocks(cut);
+    if (options.way != SliceWay::Zeroed || options.heterogeneous) blocks = keptBlocks(cut);
     Json details = Json::object();
-    details["way"] = name(options.way);
+    details["way"] = options.heterogeneous ? "heterogeneous" : name(options.way);
     details["dtype"] = options.dtype ? std::string(name(*options.dtype)) : std::string("as stored");
     details["source_fingerprint"] = source.fingerprint();
     details["source_blocks"] = blocks;
@@ -79,8 +80,10 @@ ExportResult exportHuggingFace(const Checkpoint& source, const Anatomy& anatomy,
                                const ExportOptions& options, const JobContext& job,
                                const std::function<void(const fs::path& staged)>& finish) {
     checkTarget(source.folder(), to);
-    const SlicePlan plan = slicePlan(source, anatomy, cut, options.way);
-    ConfigRewrite config = rewriteConfig(source.config(), anatomy.shape(), cut, plan.shape, options.way, options.dtype);
+    const SlicePlan plan = options.heterogeneous ? slicePlan(source, anatomy, cut, deciShape(anatomy.shape(), cut)) : slicePlan(source, anatomy, cut, options.way);
+    ConfigRewrite config;
+    if (options.heterogeneous) config.config = deciConfig(source.config(), anatomy.shape(), cut, plan.shape, options.dtype, config.notes);
+    else config = rewriteConfig(source.config(), anatomy.shape(), cut, plan.shape, options.way, options.dtype);
     const std::vector<TensorSource> tensors = tensorSources(source, plan, options.dtype);
     requireRunning(job, to);
     requireFreeSpace(to, exportBytes(source, plan, options.dtype));
@@ -92,6 +95,7 @@ ExportResult exportHuggingFace(const Checkpoint& source, const Anatomy& anatomy,
     result.shards = writeShards(staged.path(), tensors, write, job);
     copyCarriedFiles(source.folder(), staged.path());
     writeJsonFile(staged.path() / "config.json", config.config);
+    if (options.heterogeneous) writeFileAtomically(staged.path() / kDeciConfigurationFile, deciConfigurationCode());
     if (!config.resect.is_null()) writeJsonFile(staged.path() / "resect.json", config.resect);
     writeJsonFile(staged.path() / "resect-plan.json", planFile(source, cut, plan, options, config.notes));
     requireRunning(job, to);

@@ -16,6 +16,7 @@ namespace resect {
 struct ExportOptions {
     SliceWay way =
         SliceWay::Exact;  ///< Exact writes "uniform" when the result is a stock shape, else a checkpoint with resect.json
+    bool heterogeneous = false;  ///< instead of `way`: sizes per block in the form of DeciLM (core/export/decilm.h)
     std::optional<DType> dtype;  ///< nullopt = as stored
     std::uint64_t shardBytes = 5'000'000'000;
     Json provenance;  ///< goes into resect-plan.json: plan, source, metrics

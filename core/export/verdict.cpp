@@ -1,7 +1,9 @@
 #include "core/export/verdict.h"
 
 #include "core/anatomy/family.h"
+#include "core/base/error.h"
 #include "core/base/numbers.h"
+#include "core/export/decilm.h"
 #include "core/export/gguf_choice.h"
 
 #include <algorithm>
@@ -230,6 +232,14 @@ std::vector<RuntimeVerdict> judge(const ModelShape& shape, const Features& featu
     return result;
 }
 
+bool fitsDeciLm(const ModelShape& source, const Cut& cut) {
+    try {
+        return !deciShape(source, cut).blocks.empty();
+    } catch (const Error&) {
+        return false;
+    }
+}
+
 /// llama.cpp reads our own GGUF files, which know more than its converter of Hugging Face folders.
 void judgeGguf(RuntimeVerdict& row, const GgufChoice& choice) {
     using Kind = GgufChoice::Kind;
@@ -309,6 +319,9 @@ std::vector<RuntimeVerdict> verdicts(const ModelShape& source, const Cut& cut) {
     Features features = featuresOf(after);
     features[BlocksDropped] = after.numBlocks() < source.numBlocks();
     std::vector<RuntimeVerdict> rows = judge(after, features);
+    RuntimeVerdict& vllm = rows[static_cast<std::size_t>(V)];
+    if (vllm.verdict == Verdict::AfterPadding && fitsDeciLm(source, cut))
+        vllm.reasons.emplace_back("Or as it is, in the form of DeciLM (way heterogeneous; needs --trust-remote-code).");
     if (findFamily(source.modelType) && !source.image) judgeGguf(rows[static_cast<std::size_t>(L)], ggufChoice(source, cut));
     return rows;
 }
@@ -345,6 +358,19 @@ std::vector<LoadAdvice> loadAdvice(const ModelShape& written, const std::filesys
                         row.verdict == Verdict::Opens ? loadCommand(row.runtime, written, path) : std::string(),
                         LoadAdvice::Evidence::Expected});
     }
+    return rows;
+}
+
+std::vector<LoadAdvice> deciAdvice(const ModelShape& written, const std::filesystem::path& folder, LoadAdvice::Evidence reopened) {
+    const std::string path = folder.string();
+    std::vector<LoadAdvice> rows = loadAdvice(written, folder, reopened);
+    rows.resize(1);
+    using Evidence = LoadAdvice::Evidence;
+    rows.push_back({"transformers", Verdict::AfterPadding, {"It has no class of its own for DeciLM, and Resect ships no modelling code: write a padded copy too."}, {}, Evidence::Expected});
+    rows.push_back({"vLLM", Verdict::NeedsCode, {"Its own DeciLM class; the configuration is the Python file in the folder."}, "vllm serve " + shellQuoted(path) + " --trust-remote-code", Evidence::Expected});
+    rows.push_back({"llama.cpp", Verdict::Opens, {"Better as a .gguf from Resect: its converter takes byte-level tokenizers of 128,256 tokens only."},
+                    "python convert_hf_to_gguf.py " + shellQuoted(path) + " --outfile model.gguf && llama-cli -m model.gguf", Evidence::Expected});
+    rows.push_back({"PEFT", Verdict::AfterPadding, {"Opens on the padded copy, as the base model must open in transformers."}, {}, Evidence::Expected});
     return rows;
 }
 

@@ -45,6 +45,8 @@ struct LoadAdvice {
 /// can be Checked here: the others are not part of this program.
 std::vector<LoadAdvice> loadAdvice(const ModelShape& written, const std::filesystem::path& folder,
                                    LoadAdvice::Evidence reopened);
+/// The same for a folder in the form of DeciLM.
+std::vector<LoadAdvice> deciAdvice(const ModelShape& written, const std::filesystem::path& folder, LoadAdvice::Evidence reopened);
 std::string_view name(LoadAdvice::Evidence evidence) noexcept;  ///< "checked", "expected"
 
 }  // namespace resect

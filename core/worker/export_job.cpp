@@ -1,7 +1,9 @@
 #include "core/worker/export_job.h"
 
 #include "core/base/error.h"
+#include "core/base/files.h"
 #include "core/base/numbers.h"
+#include "core/export/verify_script.h"
 #include "core/worker/describe.h"
 #include "core/worker/gguf_job.h"
 
@@ -51,11 +53,26 @@ std::vector<torch::Tensor> streamedLogits(const Checkpoint& checkpoint, const Cu
     return all;
 }
 
+/// The likeliest tokens after each of the first ones, as another program can check them.
+Json sampleOf(const std::vector<std::int64_t>& ids, const torch::Tensor& logits_BTV) {
+    constexpr std::int64_t kTokens = 32, kLikeliest = 8;
+    const auto tokens = std::min<std::int64_t>(kTokens, logits_BTV.size(1));
+    const auto [values, top] = torch::log_softmax(logits_BTV[0].narrow(0, 0, tokens).to(torch::kFloat64), -1).topk(std::min(kLikeliest, logits_BTV.size(2)), -1);
+    Json sample{{"input_ids", std::vector<std::int64_t>(ids.begin(), ids.begin() + tokens)}, {"top_ids", Json::array()}, {"top_log_probabilities", Json::array()}};
+    for (std::int64_t t = 0; t < tokens; ++t) {
+        Json row = Json::array(), logs = Json::array();
+        for (std::int64_t k = 0; k < top.size(1); ++k) row.push_back(top[t][k].item<std::int64_t>()), logs.push_back(values[t][k].item<double>());
+        sample["top_ids"].push_back(std::move(row));
+        sample["top_log_probabilities"].push_back(std::move(logs));
+    }
+    return sample;
+}
+
 SliceWay wayOf(const std::string& way) {
     if (way == "padded") return SliceWay::Padded;
     if (way == "zeroed") return SliceWay::Zeroed;
-    if (way == "uniform" || way == "exact") return SliceWay::Exact;
-    throw Error(ErrorCode::Usage, "way " + way, "expected uniform, padded, zeroed or exact; heterogeneous is a way of .gguf files");
+    if (way == "uniform" || way == "exact" || way == "heterogeneous") return SliceWay::Exact;
+    throw Error(ErrorCode::Usage, "way " + way, "expected uniform, padded, zeroed, exact or heterogeneous");
 }
 
 std::optional<DType> storedDtype(const std::string& text) {
@@ -103,6 +120,7 @@ LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const
         klSum += (p.exp() * (p - q)).sum().item<double>();
         result.tokens += expected[i].size(0) * expected[i].size(1);
     }
+    if (!rows.empty() && batches.front().ids_BT.defined()) result.sample = sampleOf(rows.front(), found.front());
     result.kl = result.tokens > 0 ? klSum / static_cast<double>(result.tokens) : 0;
     return result;
 }
@@ -122,6 +140,7 @@ protocol::ExportMessage exportChecked(const OpenedCheckpoint& source, const Expo
                                                         "Choose padded (opens everywhere), zeroed, or exact (opens in Resect)");
     ExportOptions options;
     options.way = way;
+    options.heterogeneous = request.way == "heterogeneous";
     options.dtype = storedDtype(request.dtype);
     options.shardBytes = request.shardBytes;
     options.provenance = request.provenance.is_object() ? request.provenance : Json::object();
@@ -133,6 +152,10 @@ protocol::ExportMessage exportChecked(const OpenedCheckpoint& source, const Expo
     const ExportResult result = exportHuggingFace(source.checkpoint(), source.anatomy(), cut, request.to, options, job, [&](const fs::path& staged) {
         const LogitComparison comparison = compareLogits(source.checkpoint(), cut, Checkpoint::open(staged), rows, job);
         requireEqual(comparison, narrows(source.checkpoint(), options.dtype));
+        if (!comparison.sample.is_null()) {
+            writeFileAtomically(staged / kVerifyScript, verifyScript());
+            writeJsonFile(staged / kVerifySample, comparison.sample);
+        }
         message.maxAbsLogitError = comparison.maxAbsError;
         message.kl = comparison.kl;
         message.verified = true;
@@ -141,7 +164,8 @@ protocol::ExportMessage exportChecked(const OpenedCheckpoint& source, const Expo
     message.way = request.way;
     message.bytes = static_cast<std::int64_t>(result.bytes);
     message.files = result.files;
-    for (const LoadAdvice& advice : loadAdvice(result.shape, fs::absolute(result.folder), LoadAdvice::Evidence::Checked)) {
+    for (const LoadAdvice& advice : options.heterogeneous ? deciAdvice(result.shape, fs::absolute(result.folder), LoadAdvice::Evidence::Checked)
+                                                          : loadAdvice(result.shape, fs::absolute(result.folder), LoadAdvice::Evidence::Checked)) {
         message.opensIn.push_back({advice.program, std::string(name(advice.verdict)), advice.reasons, std::string(name(advice.evidence))});
         message.loadCommands.push_back(advice.command);
     }

@@ -12,7 +12,7 @@ namespace resect {
 struct ExportRequest {
     std::optional<EditPlan> plan;          ///< nullopt = the checkpoint as it is
     std::filesystem::path to;              ///< a folder that does not exist yet, or a file NAME.gguf
-    std::string way = "uniform";           ///< uniform, padded, zeroed, exact (uniform where possible, else with resect.json); GGUF also heterogeneous
+    std::string way = "uniform";           ///< uniform, padded, zeroed, exact (uniform where possible, else with resect.json), heterogeneous (DeciLM); GGUF also heterogeneous
     std::string dtype;                     ///< empty = as stored; f32, bf16, f16; GGUF also q8_0, q4_0
     std::uint64_t shardBytes = 5'000'000'000;
     std::optional<protocol::DataMessage> data;  ///< text for the comparison; random token ids otherwise
@@ -24,6 +24,7 @@ struct LogitComparison {
     double maxAbsError = 0;
     double kl = 0;                         ///< mean over tokens, nats, KL(candidate || written)
     std::int64_t tokens = 0;
+    Json sample;                           ///< of the written one, for verify_export.py; null for pictures
 };
 
 /// Runs both block by block in f32, so that memory stays at one block each. `rows` are token ids of equal length.
