@@ -55,6 +55,11 @@ void TensorTableModel::askFor(int part) {
     m_ask(args, [this, part, generation = m_generation](const Json& result) {
         if (generation != m_generation) return;
         --m_underWay;
+        if (result.is_null()) {   // asked again when it is looked at again
+            m_asked.erase(part);
+            m_waitsForFirst = false;
+            return;
+        }
         std::vector<TensorRow> rows;
         for (const Json& one : result.value("rows", Json::array())) {
             TensorRow row;

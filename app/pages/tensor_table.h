@@ -23,7 +23,7 @@ class TensorTableModel final : public QAbstractTableModel {
     Q_OBJECT
 public:
     enum Column { Name, Type, Shape, Elements, Bytes, File, ColumnCount };
-    /// Sends a `tensors` request and calls back with its result; a failed one never calls back.
+    /// Sends a `tensors` request and calls back with its result, or with null when it failed.
     using Ask = std::function<void(const Json& args, std::function<void(const Json& result)> done)>;
 
     explicit TensorTableModel(Ask ask, QObject* parent = nullptr);

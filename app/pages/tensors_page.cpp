@@ -21,7 +21,7 @@ namespace {
 
 constexpr qint64 kReadAtOnce = 256 << 20;   // larger tensors are read when asked to
 
-constexpr int kWidths[] = {32, 9, 16, 14, 11, 20};   // of the columns, in characters; the name takes at least its own
+constexpr int kWidths[] = {26, 9, 19, 14, 11, 20};   // of the columns, in characters; the name takes at least its own
 
 QString thousands(qint64 count) { return QString::fromStdString(formatThousands(count)); }
 
@@ -36,8 +36,9 @@ TensorsPage::TensorsPage(Document& document, SelectionModel& selection, WorkerCl
     m_table = new TensorTableModel(
         [this](const Json& args, std::function<void(const Json&)> done) {
             WorkerCallbacks callbacks;
-            callbacks.result = std::move(done);
-            callbacks.error = [this](const WorkerError& error) {
+            callbacks.result = done;
+            callbacks.error = [this, done](const WorkerError& error) {
+                done(Json());
                 if (error.code != QLatin1String("WorkerDied")) Q_EMIT message({"error", error.subject.toStdString(), error.message.toStdString(), ""});
                 m_count->setText(error.text());
             };
@@ -199,6 +200,11 @@ void TensorsPage::reload() {
 void TensorsPage::updateCount() {
     const qint64 total = m_document.model() ? m_document.model()->numTensors : 0;
     m_count->setText(m_table->filter().isEmpty() ? tr("%1 tensors").arg(thousands(total)) : tr("%1 of %2 tensors").arg(thousands(m_table->rowCount()), thousands(total)));
+}
+
+void TensorsPage::rerun() {
+    if (m_table->rowCount() == 0 && m_table->filter().isEmpty()) reload();
+    else look();
 }
 
 void TensorsPage::choose(int row) { m_view->setCurrentIndex(m_table->index(row, 0)); }

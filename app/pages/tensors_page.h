@@ -20,7 +20,7 @@ public:
     TensorsPage(Document& document, SelectionModel& selection, WorkerClient& client, QWidget* parent = nullptr);
     QString title() const override { return tr("Tensors"); }
     QString id() const override { return QStringLiteral("tensors"); }
-    void rerun() override { look(); }
+    void rerun() override;
     bool busy() const override { return m_job != 0 || m_delay.isActive() || m_table->waiting(); }
     TensorTableModel& table() const noexcept { return *m_table; }
     QTableView& view() const noexcept { return *m_view; }

@@ -57,6 +57,22 @@ TEST(TensorTable, AsksForWhatIsLookedAtOnly) {
     EXPECT_EQ(name(model, 70'000), QStringLiteral("t70000"));
 }
 
+TEST(TensorTable, AsksAgainForWhatFailed) {
+    Source source;
+    TensorTableModel model(source.ask());
+    model.reload(true);
+    source.pump();
+    EXPECT_EQ(model.row(5000), nullptr);
+    QTest::qWait(60);
+    ASSERT_EQ(source.waiting.size(), 1u);
+    std::exchange(source.waiting, {}).front().second(Json());
+    EXPECT_FALSE(model.waiting());
+    EXPECT_EQ(model.row(5000), nullptr);
+    QTest::qWait(60);
+    source.pump();
+    EXPECT_EQ(name(model, 5000), QStringLiteral("t5000"));
+}
+
 TEST(TensorTable, SortsAndFiltersAtTheSource) {
     Source source;
     TensorTableModel model(source.ask());
