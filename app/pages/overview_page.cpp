@@ -130,32 +130,34 @@ QWidget* OverviewPage::buildModel() {
     layout->addLayout(m_cards);
     layout->addSpacing(fontMetrics().height() / 2);
 
-    layout->addWidget(heading(tr("What would you like?"), inner));
+    m_wishes = new QWidget(inner);
+    auto* wishes = new QVBoxLayout(m_wishes);
+    wishes->setContentsMargins(0, 0, 0, fontMetrics().height() / 2);
+    wishes->addWidget(heading(tr("What would you like?"), m_wishes));
     auto* grid = new QGridLayout;
     struct Wish {
         QString words, tip, page;
         std::string method, target;
     };
-    const std::array wishes = {
+    const std::array offers = {
         Wish{tr("Make it smaller"), tr("Find spans of blocks that change the least, to drop them whole"), QStringLiteral("similarity"), "llm-drop", "block"},
         Wish{tr("Make it faster"), tr("Find attention layers that can go, which also shrinks the key/value memory"), QStringLiteral("similarity"), "llm-drop", "attn"},
         Wish{tr("Find dead weight"), tr("Find MLP channels that hardly ever matter"), QStringLiteral("channels"), "importance", "channels"},
         Wish{tr("Specialise it"), tr("With a calibration text of your own: find the heads that this text does not need"), QStringLiteral("heads"), "importance", "kv_groups"}};
     int place = 0;
-    for (const Wish& wish : wishes) {
-        auto* button = new QPushButton(wish.words, inner);
+    for (const Wish& wish : offers) {
+        auto* button = new QPushButton(wish.words, m_wishes);
         button->setToolTip(wish.tip);
         button->setAccessibleDescription(wish.tip);
         connect(button, &QPushButton::clicked, this, [this, wish] { suggest(wish.method, wish.target, wish.page); });
         grid->addWidget(button, place / 2, place % 2);
-        m_suggestions << button;
         ++place;
     }
-    layout->addLayout(grid);
-    m_suggestNote = wrapped({}, inner);
+    wishes->addLayout(grid);
+    m_suggestNote = wrapped({}, m_wishes);
     m_suggestNote->hide();
-    layout->addWidget(m_suggestNote);
-    layout->addSpacing(fontMetrics().height() / 2);
+    wishes->addWidget(m_suggestNote);
+    layout->addWidget(m_wishes);
 
     auto* healthBar = new QHBoxLayout;
     healthBar->addWidget(heading(tr("Health"), inner));
@@ -229,7 +231,11 @@ void OverviewPage::refreshModel() {
         middle->setFont(bold);
         auto* bottom = wrapped(more, frame);
         bottom->setStyleSheet(QStringLiteral("color: %1").arg(theme.mutedText.name()));
-        for (QLabel* label : {top, middle, bottom}) inner->addWidget(label);
+        for (QLabel* label : {top, middle, bottom}) {
+            label->setMinimumWidth(fontMetrics().averageCharWidth() * 8);   // a long word in one card shall not push the others out
+            label->setToolTip(label->text());
+            inner->addWidget(label);
+        }
         inner->addStretch(1);
         m_cards->addWidget(frame, place / 3, place % 3);
         ++place;
@@ -239,12 +245,14 @@ void OverviewPage::refreshModel() {
     card(tr("Size"), tr("%1 parameters").arg(bigNumber(double(model->parameters))),
          tr("%1 in %2 file(s), %3 tensors").arg(bytesText(double(model->bytes))).arg(model->numShards).arg(model->numTensors));
     card(tr("Number type"), QString::fromStdString(model->dtype), model->tied ? tr("input and output embeddings are one tensor") : tr("output embedding has weights of its own"));
-    card(tr("Attention"), tr("%1 query heads").arg(spread(blocks, [](const auto& b) { return b.numHeads; })),
-         tr("%1 key groups, %2 numbers per head").arg(spread(blocks, [](const auto& b) { return b.numKvHeads; }), spread(blocks, [](const auto& b) { return b.headDim; })));
-    card(tr("MLP"), tr("%1 channels").arg(spread(blocks, [](const auto& b) { return b.ffnSize; })),
-         spread(blocks, [](const auto& b) { return b.numExperts; }) == QLatin1String("0") ? tr("dense") : tr("%1 experts").arg(spread(blocks, [](const auto& b) { return b.numExperts; })));
-    card(tr("Text"), model->maxPositions > 0 ? tr("%1 tokens of context").arg(model->maxPositions) : tr("context not stated"),
-         tr("%1 words in the vocabulary; %2").arg(model->vocabSize).arg(model->hasTokenizer ? tr("tokenizer found") : tr("no tokenizer")));
+    if (model->understood) {
+        card(tr("Attention"), tr("%1 query heads").arg(spread(blocks, [](const auto& b) { return b.numHeads; })),
+             tr("%1 key groups, %2 numbers per head").arg(spread(blocks, [](const auto& b) { return b.numKvHeads; }), spread(blocks, [](const auto& b) { return b.headDim; })));
+        card(tr("MLP"), tr("%1 channels").arg(spread(blocks, [](const auto& b) { return b.ffnSize; })),
+             spread(blocks, [](const auto& b) { return b.numExperts; }) == QLatin1String("0") ? tr("dense") : tr("%1 experts").arg(spread(blocks, [](const auto& b) { return b.numExperts; })));
+        card(tr("Text"), model->maxPositions > 0 ? tr("%1 tokens of context").arg(model->maxPositions) : tr("context not stated"),
+             tr("%1 words in the vocabulary; %2").arg(model->vocabSize).arg(model->hasTokenizer ? tr("tokenizer found") : tr("no tokenizer")));
+    }
     card(tr("Licence"), model->licence.empty() ? tr("not stated") : QString::fromStdString(model->licence).section(QLatin1Char('\n'), 0, 0).left(60),
          model->licence.empty() ? tr("look at where the model came from") : tr("goes with every export"));
     for (int column = 0; column < 3; ++column) m_cards->setColumnStretch(column, 1);
@@ -257,7 +265,7 @@ void OverviewPage::refreshModel() {
                                            theme.mutedText.name(), can ? tr(edit.effect) : tr("not in this family")),
                                   m_content));
     }
-    for (QPushButton* button : m_suggestions) button->setEnabled(model->understood);
+    m_wishes->setVisible(model->understood);
     refreshHealth();
     refreshMeasures();
 }

@@ -40,8 +40,7 @@ private:
     QVBoxLayout *m_health = nullptr, *m_cuts = nullptr;
     QPushButton* m_checkAll = nullptr;
     QLabel *m_empty = nullptr, *m_healthNote = nullptr, *m_suggestNote = nullptr;
-    QWidget* m_content = nullptr;
-    QList<QPushButton*> m_suggestions;
+    QWidget *m_content = nullptr, *m_wishes = nullptr;
     QTreeWidget* m_measures = nullptr;
     DatasetView* m_view = nullptr;
     std::vector<protocol::ProblemMessage> m_problems;
