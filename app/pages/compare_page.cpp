@@ -92,7 +92,7 @@ void ComparePage::build() {
     m_view->setUniformRowHeights(true);
     m_view->setAlternatingRowColors(true);
     m_view->setAllColumnsShowFocus(true);
-    m_view->setTextElideMode(Qt::ElideMiddle);
+    m_view->setTextElideMode(Qt::ElideLeft);   // the ends of names tell them apart
     m_view->setAccessibleName(tr("Tensors of both checkpoints, matched blocks beside each other"));
     const int unit = fontMetrics().averageCharWidth();
     auto* header = m_view->header();

@@ -21,7 +21,7 @@ namespace {
 
 constexpr qint64 kReadAtOnce = 256 << 20;   // larger tensors are read when asked to
 
-constexpr int kWidths[] = {26, 9, 19, 14, 11, 20};   // of the columns, in characters; the name takes at least its own
+constexpr int kWidths[] = {28, 9, 18, 14, 10, 20};   // of the columns, in characters; the name takes at least its own
 
 QString thousands(qint64 count) { return QString::fromStdString(formatThousands(count)); }
 
@@ -98,7 +98,7 @@ void TensorsPage::build() {
     m_view->setAlternatingRowColors(true);
     m_view->setShowGrid(false);
     m_view->setWordWrap(false);
-    m_view->setTextElideMode(Qt::ElideMiddle);
+    m_view->setTextElideMode(Qt::ElideLeft);   // the ends of names tell them apart
     m_view->setTabKeyNavigation(false);
     m_view->verticalHeader()->hide();
     m_view->verticalHeader()->setSectionResizeMode(QHeaderView::Fixed);

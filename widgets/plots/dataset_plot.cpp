@@ -25,6 +25,7 @@ DatasetPlot::DatasetPlot(Document& document, QWidget* parent) : PartCanvas(docum
     connect(this, &QCustomPlot::beforeReplot, this, [this] {
         const QString words = m_points == 0 ? QString() : QString::fromStdString(m_info.unit.empty() ? m_info.title : m_info.unit);
         yAxis->setLabel(fontMetrics().horizontalAdvance(words) < height() - 3 * fontMetrics().height() ? words : QString());
+        if (!m_logarithmic) yAxis->ticker()->setTickCount(height() < 12 * fontMetrics().height() ? 3 : 5);
     });
     DatasetPlot::restyle(currentTheme());
 }

@@ -55,6 +55,7 @@ HeatmapView::HeatmapView(Document& document, QWidget* parent) : PartCanvas(docum
     connect(this, &QCustomPlot::beforeReplot, this, [this] {
         const QString unit = QString::fromStdString(m_info.unit);
         m_scale->setLabel(fontMetrics().horizontalAdvance(unit) < height() - 3 * fontMetrics().height() ? unit : QString());
+        m_scale->axis()->ticker()->setTickCount(height() < 12 * fontMetrics().height() ? 3 : 5);
     });
     for (QCPAxis* axis : {rect->axis(QCPAxis::atBottom), rect->axis(QCPAxis::atLeft)})
         connect(axis, qOverload<const QCPRange&>(&QCPAxis::rangeChanged), this, [this] { clampRanges(); });
