@@ -240,7 +240,8 @@ void OverviewPage::refreshModel() {
         m_cards->addWidget(frame, place / 3, place % 3);
         ++place;
     };
-    card(tr("Family"), QString::fromStdString(model->familyTitle.empty() ? model->family : model->familyTitle),
+    // The invisible space lets a long name of an unknown family break after an underscore.
+    card(tr("Family"), QString::fromStdString(model->familyTitle.empty() ? model->family : model->familyTitle).replace(QLatin1Char('_'), QStringLiteral("_\u200b")),
          model->understood ? tr("%1 blocks, %2 wide").arg(blocks.size()).arg(model->hiddenSize) : tr("not known: tensors can be inspected only"));
     card(tr("Size"), tr("%1 parameters").arg(bigNumber(double(model->parameters))),
          tr("%1 in %2 file(s), %3 tensors").arg(bytesText(double(model->bytes))).arg(model->numShards).arg(model->numTensors));
