@@ -217,7 +217,12 @@ TEST_F(Cli, ExportsInspectsAndImportsGguf) {
     const Json a = jsonOf(runCli({"logits", file("back"), "--ids", "1,5,9,33"})), b = jsonOf(runCli({"logits", file("exact"), "--ids", "1,5,9,33"}));
     EXPECT_EQ(a["next"], b["next"]);
     EXPECT_EQ(runCli({"export", m_path, "--to", file("x.gguf"), "--dtype", "q5_1"}).exitCode, 2);
-    EXPECT_EQ(runCli({"export", m_path, "--to", file("x"), "--way", "heterogeneous"}).exitCode, 2);
+    const auto folder = runCli({"export", m_path, "--plan", file("plan.json"), "--to", file("deci"), "--way", "heterogeneous"});
+    ASSERT_EQ(folder.exitCode, 0) << folder.err;
+    EXPECT_NE(folder.out.find("--trust-remote-code"), std::string::npos) << folder.out;
+    EXPECT_EQ(jsonOf(runCli({"logits", file("deci"), "--ids", "1,5,9,33"}))["next"], b["next"]);
+    for (const char* carried : {"configuration_decilm.py", "verify_export.py", "verify_export.json"}) EXPECT_TRUE(fs::exists(file("deci") + "/" + carried)) << carried;
+    EXPECT_EQ(runCli({"verify", file("deci")}).exitCode, 0);
     fs::resize_file(file("cut.gguf"), 3000);
     EXPECT_EQ(runCli({"inspect", file("cut.gguf")}).exitCode, 3);
 }

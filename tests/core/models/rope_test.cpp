@@ -1,3 +1,4 @@
+#include "core/base/error.h"
 #include "core/models/rope.h"
 #include "core/protocol/json.h"
 #include "tests/core/models/tensor_matchers.h"
@@ -47,6 +48,27 @@ TEST(Rope, FrequenciesOfEveryScalingKindAgreeWithTheReference) {
         ++compared;
     }
     EXPECT_EQ(compared, 9);
+}
+
+/// Phi-3's form: every frequency divided by its factor, another list past the original length, cos and sin scaled by sqrt(1 + ln s / ln L).
+TEST(Rope, LongRopeDividesEachFrequencyAndChangesListsPastTheOriginalLength) {
+    ModelShape shape;
+    shape.modelType = "phi3";
+    shape.maxPositions = 128;
+    shape.ropeScaling = {.kind = RopeScaling::Kind::LongRope, .factor = 4, .originalMaxPositions = 32, .attentionFactor = {}, .mscale = {}, .mscaleAllDim = {},
+                         .shortFactor = {1, 1.5, 2}, .longFactor = {1, 3, 9}};
+    const auto plain = [](int i) { return 1 / std::pow(10000.0, i / 3.0); };
+    const RopeFrequencies within = ropeFrequencies(shape, 6, 32), beyond = ropeFrequencies(shape, 6, 33);
+    for (int i = 0; i < 3; ++i) {
+        EXPECT_NEAR(within.inverse[static_cast<std::size_t>(i)] / (plain(i) / shape.ropeScaling.shortFactor[static_cast<std::size_t>(i)]), 1, 1e-6);
+        EXPECT_NEAR(beyond.inverse[static_cast<std::size_t>(i)] / (plain(i) / shape.ropeScaling.longFactor[static_cast<std::size_t>(i)]), 1, 1e-6);
+    }
+    EXPECT_NEAR(within.attentionFactor, std::sqrt(1 + std::log(4.0) / std::log(32.0)), 1e-12);
+    EXPECT_THROW(ropeFrequencies(shape, 8, 1), Error);
+    RotaryTable table(shape, 6, torch::kCPU);
+    const auto before = table.range(3, 2).cos.clone();
+    EXPECT_GT(test::distance(table.range(3, 60).cos.narrow(1, 0, 2), before), 1e-4);
+    EXPECT_TENSOR_NEAR(table.range(3, 2).cos, before, 0);
 }
 
 TEST(Rope, TableGrowsAndTheDynamicKindFollowsTheLength) {
