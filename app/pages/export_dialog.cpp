@@ -24,6 +24,7 @@
 #include <QRadioButton>
 #include <QSaveFile>
 #include <QScrollArea>
+#include <QSignalBlocker>
 #include <QStackedWidget>
 #include <QToolButton>
 #include <QUrl>
@@ -105,6 +106,7 @@ ExportDialog::~ExportDialog() = default;
 ExportDialog::Step ExportDialog::step() const { return static_cast<Step>(m_steps->currentIndex()); }
 
 bool ExportDialog::exportsPlanOnly() const { return m_toPlan->isChecked(); }
+bool ExportDialog::exportsGguf() const { return m_toGguf->isChecked(); }
 
 QWidget* ExportDialog::makeTargetStep() {
     auto* page = new QWidget(this);
@@ -120,10 +122,13 @@ QWidget* ExportDialog::makeTargetStep() {
     auto* target = new QGroupBox(tr("Target"), page);
     auto* targetLayout = new QVBoxLayout(target);
     m_toFolder = new QRadioButton(tr("Hugging Face folder (config.json, .safetensors, tokenizer)"), target);
+    m_toGguf = new QRadioButton(tr("One .gguf file for llama.cpp and what builds on it, with its tokenizer"), target);
+    m_toGguf->setObjectName(QStringLiteral("exportGguf"));
     m_toPlan = new QRadioButton(tr("The plan only (a small JSON file, to apply elsewhere)"), target);
     m_toFolder->setChecked(true);
     m_toPlan->setEnabled(!m_document.planIsEmpty());
     targetLayout->addWidget(m_toFolder);
+    targetLayout->addWidget(m_toGguf);
     targetLayout->addWidget(m_toPlan);
     layout->addWidget(target);
     auto* runtimes = new QGroupBox(tr("What opens the result"), page);
@@ -147,7 +152,7 @@ QWidget* ExportDialog::makeTargetStep() {
     layout->addStretch();
     connect(m_source, &QComboBox::currentIndexChanged, this, [this](int index) {
         m_toPlan->setEnabled(index == 0 && !m_document.planIsEmpty());
-        if (index > 0) m_toFolder->setChecked(true);
+        if (index > 0 && m_toPlan->isChecked()) m_toFolder->setChecked(true);
     });
     auto* scroll = new QScrollArea(this);
     scroll->setWidget(page);
@@ -170,7 +175,8 @@ QWidget* ExportDialog::makeShapeStep() {
     const Way ways[] = {
         {"uniform", tr("Exact, stock shape"), tr("Smaller numbers in config.json, nothing else: everything that opens the original opens this."), uniform},
         {"padded", tr("Padded with zeros"), tr("Every block is padded with zeros to the largest kept size, so that stock programs open it. Computes exactly the same."), !uniform},
-        {"heterogeneous", tr("Exact, each block its own shape"), tr("Nothing is padded. resect.json beside config.json carries the shapes: Resect opens it, others only where the chips say so."), !uniform},
+        {"exact", tr("Exact, each block its own shape"), tr("Nothing is padded. In a folder resect.json carries the shapes, which only Resect reads; in a .gguf they are its own."), !uniform},
+        {"heterogeneous", tr("Each block its own shape, as DeciLM"), tr("For Llama and Mistral weights: vLLM opens the folder with --trust-remote-code. Widths are filled up to multiples of 256."), !uniform},
         {"zeroed", tr("Original shape, removed parts zeroed"), tr("Saves no space. For comparing with other programs."), true},
     };
     int id = 0;
@@ -206,8 +212,7 @@ QWidget* ExportDialog::makeWriteStep() {
     row->addWidget(choose);
     form->addRow(tr("Write to"), row);
     m_dtype = new QComboBox(page);
-    m_dtype->addItem(tr("as stored"), QString());
-    for (const char* dtype : {"f32", "bf16", "f16"}) m_dtype->addItem(QLatin1String(dtype), QLatin1String(dtype));
+    refreshNumberFormats();
     form->addRow(tr("Number format"), m_dtype);
     m_shardGigabytes = new QDoubleSpinBox(page);
     m_shardGigabytes->setRange(0.01, 1000);
@@ -223,7 +228,8 @@ QWidget* ExportDialog::makeWriteStep() {
     form->addRow(QString(), makeLabel(tr("Afterwards the files are opened again and their predictions compared with the candidate's."), "help", page));
     if (m_document.model()) m_folder->setText(m_document.workspace() + QStringLiteral("/exports/") + fromStd(m_document.model()->name) + (m_document.planIsEmpty() ? QString() : QStringLiteral("-cut")));
     connect(choose, &QToolButton::clicked, this, [this] {
-        const QString path = exportsPlanOnly() ? QFileDialog::getSaveFileName(this, tr("Write the plan to"), m_folder->text(), tr("Edit plan (*.json)"))
+        const QString path = exportsGguf() ? QFileDialog::getSaveFileName(this, tr("Write the file to"), m_folder->text(), tr("GGUF (*.gguf)"))
+                           : exportsPlanOnly() ? QFileDialog::getSaveFileName(this, tr("Write the plan to"), m_folder->text(), tr("Edit plan (*.json)"))
                                                : QFileDialog::getSaveFileName(this, tr("Folder to make"), m_folder->text(), QString(), nullptr, QFileDialog::ShowDirsOnly);
         if (!path.isEmpty()) m_folder->setText(path);
     });
@@ -263,7 +269,8 @@ std::int64_t ExportDialog::bytesOf(const QString& way) const {
     if (!check || !model || check->before.parameters <= 0) return 0;
     const QString dtype = m_steps->count() > Write ? m_dtype->currentData().toString() : QString();
     const double stored = static_cast<double>(check->before.bytes) / static_cast<double>(check->before.parameters);
-    const double perWeight = dtype.isEmpty() ? stored : dtype == QLatin1String("f32") ? 4 : 2;
+    constexpr double kQ8 = 34.0 / 32, kQ4 = 18.0 / 32;  // bytes of a block of 32 weights
+    const double perWeight = dtype.isEmpty() ? stored : dtype == QLatin1String("f32") ? 4 : dtype == QLatin1String("q8_0") ? kQ8 : dtype == QLatin1String("q4_0") ? kQ4 : 2;
     if (way == QLatin1String("zeroed")) return static_cast<std::int64_t>(static_cast<double>(check->before.parameters) * perWeight);
     if (way == QLatin1String("padded")) return paddedBytes(*model, *check, perWeight);
     return static_cast<std::int64_t>(static_cast<double>(check->after.parameters) * perWeight);
@@ -274,7 +281,8 @@ void ExportDialog::refreshSpace() {
     const QFileInfo target(m_folder->text());
     QString problem;
     if (m_folder->text().isEmpty()) problem = tr("Choose where to write.");
-    else if (!exportsPlanOnly() && target.exists() && !QDir(m_folder->text()).isEmpty()) problem = tr("%1 exists already. Choose a new folder; Resect overwrites nothing.").arg(m_folder->text());
+    else if (exportsGguf() && target.exists()) problem = tr("%1 exists already. Choose a new name; Resect overwrites nothing.").arg(m_folder->text());
+    else if (!exportsPlanOnly() && !exportsGguf() && target.exists() && !QDir(m_folder->text()).isEmpty()) problem = tr("%1 exists already. Choose a new folder; Resect overwrites nothing.").arg(m_folder->text());
     else if (has >= 0 && needs > has) problem = tr("Not enough space: needs about %1, %2 are free.").arg(bytesText(needs), bytesText(has));
     m_space->setText(has >= 0 ? tr("needs about %1, %2 are free").arg(bytesText(needs), bytesText(has)) : tr("needs about %1; how much is free is not known").arg(bytesText(needs)));
     m_problem->setText(problem);
@@ -295,14 +303,36 @@ void ExportDialog::goTo(int step) {
     m_problem->hide();
     const bool planOnly = exportsPlanOnly();
     if (step == Write) {
-        QString path = m_folder->text();
-        if (planOnly && !path.endsWith(QLatin1String(".json"))) path += QStringLiteral(".json");
-        if (!planOnly && path.endsWith(QLatin1String(".json"))) path.chop(5);
-        m_folder->setText(path);
+        setEnding();
+        refreshNumberFormats();
         m_dtype->setEnabled(!planOnly);
-        m_shardGigabytes->setEnabled(!planOnly);
+        m_shardGigabytes->setEnabled(!planOnly && !exportsGguf());
         refreshSpace();
     }
+}
+
+/// The name ends as the target wants it.
+void ExportDialog::setEnding() {
+    QString path = m_folder->text();
+    const QString wanted = exportsPlanOnly() ? QStringLiteral(".json") : exportsGguf() ? QStringLiteral(".gguf") : QString();
+    for (const char* ending : {".json", ".gguf"})
+        if (path.endsWith(QLatin1String(ending)) && wanted != QLatin1String(ending)) path.chop(5);
+    if (!wanted.isEmpty() && !path.endsWith(wanted)) path += wanted;
+    m_folder->setText(path);
+}
+
+/// Block formats exist in GGUF files only.
+void ExportDialog::refreshNumberFormats() {
+    const QSignalBlocker blocker(m_dtype);
+    const QString chosen = m_dtype->currentData().toString();
+    m_dtype->clear();
+    m_dtype->addItem(tr("as stored"), QString());
+    for (const char* dtype : {"f32", "bf16", "f16"}) m_dtype->addItem(QLatin1String(dtype), QLatin1String(dtype));
+    if (exportsGguf()) {
+        m_dtype->addItem(tr("q8_0: blocks of 32, 8 bits"), QStringLiteral("q8_0"));
+        m_dtype->addItem(tr("q4_0: blocks of 32, 4 bits"), QStringLiteral("q4_0"));
+    }
+    m_dtype->setCurrentIndex(std::max(0, m_dtype->findData(chosen)));
 }
 
 void ExportDialog::writePlanOnly() {
@@ -365,7 +395,11 @@ void ExportDialog::showReport(const protocol::ExportMessage& report) {
     m_verified = report.verified;
     auto* page = m_reportLayout->parentWidget();
     m_reportLayout->addWidget(makeLabel(tr("Written: %1 (%2)").arg(fromStd(report.folder), bytesText(report.bytes)), "heading", page));
-    if (report.way != "plan") {
+    if (report.tensorsCompared > 0) {
+        const QString rounding = report.maxTensorError > 0 ? tr("; the largest rounding of a weight is %1").arg(fromStd(toText(report.maxTensorError, 2))) : QString();
+        m_reportLayout->addWidget(makeLabel(tr("Verified: read back, %Ln tensors are as meant%1. Tokenizer in it: %2.", nullptr, static_cast<int>(report.tensorsCompared))
+                                                .arg(rounding, fromStd(report.tokenizer)), "good", page));
+    } else if (report.way != "plan") {
         m_reportLayout->addWidget(report.verified
             ? makeLabel(tr("Verified: opened again and compared with the candidate. Largest difference of a logit %1, KL %2 per token.").arg(fromStd(toText(report.maxAbsLogitError, 2)), fromStd(toText(report.kl, 2))), "good", page)
             : makeLabel(tr("Not verified: the files were not compared with the candidate."), "error", page));

@@ -32,6 +32,7 @@ public:
     bool verified() const noexcept { return m_verified; } ///< the last export was compared with the candidate
     void goTo(int step);
     void startWriting();
+    QRadioButton& ggufTarget() const { return *m_toGguf; }
 
 private:
     QWidget* makeTargetStep();
@@ -45,6 +46,9 @@ private:
     void writePlanOnly();
     void reject() override;
     bool exportsPlanOnly() const;
+    bool exportsGguf() const;
+    void refreshNumberFormats();
+    void setEnding();
     QString chosenWay() const;
     std::int64_t bytesOf(const QString& way) const;   ///< estimated, in the chosen dtype; 0 = unknown
 
@@ -55,7 +59,7 @@ private:
     QStackedWidget* m_steps;
     QLabel *m_title, *m_space, *m_problem, *m_progressWords, *m_licence;
     QComboBox *m_source, *m_dtype;
-    QRadioButton *m_toFolder, *m_toPlan;
+    QRadioButton *m_toFolder, *m_toGguf, *m_toPlan;
     QButtonGroup* m_ways;
     std::vector<std::pair<QLabel*, std::string>> m_runtimeLabels;
     QLineEdit* m_folder;

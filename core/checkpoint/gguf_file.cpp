@@ -1,17 +1,12 @@
 #include "core/checkpoint/gguf_file.h"
 
 #include "core/base/error.h"
-#include "core/base/files.h"
+#include "core/base/mapped_file.h"
 #include "core/base/numbers.h"
 #include "core/checkpoint/gguf_parse.h"
 
-#include <cerrno>
 #include <cmath>
-#include <fcntl.h>
 #include <fstream>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <unordered_map>
 
 namespace resect {
@@ -24,35 +19,9 @@ std::int64_t GgufTensor::numel() const noexcept {
 
 struct GgufFile::Data {
     std::filesystem::path path;
-    std::byte* mapping = nullptr;
-    std::uint64_t size = 0;
+    MappedFile file;
     GgufHeader header;
     std::unordered_map<std::string_view, std::size_t> keys, names;
-
-    ~Data() {
-        if (mapping) ::munmap(mapping, size);
-    }
-
-    void map() {
-        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-        if (fd < 0) throw systemError(errno, path, "cannot open");
-        struct stat info {};
-        const bool known = ::fstat(fd, &info) == 0;
-        if (!known || !S_ISREG(info.st_mode)) {
-            ::close(fd);
-            throw Error(ErrorCode::BadInput, path.string(), "expected a file");
-        }
-        size = static_cast<std::uint64_t>(info.st_size);
-        if (size == 0) {
-            ::close(fd);
-            throw Error(ErrorCode::Corrupt, path.string(), "expected a GGUF file, found an empty one");
-        }
-        void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
-        const int error = errno;
-        ::close(fd);
-        if (address == MAP_FAILED) throw systemError(error, path, "cannot map");
-        mapping = static_cast<std::byte*>(address);
-    }
 };
 
 GgufFile::GgufFile(std::unique_ptr<Data> data) : m_data(std::move(data)) {}
@@ -63,15 +32,16 @@ GgufFile::~GgufFile() = default;
 GgufFile GgufFile::open(const std::filesystem::path& path) {
     auto data = std::make_unique<Data>();
     data->path = path;
-    data->map();
-    data->header = parseGgufHeader({data->mapping, data->size}, path.string());
+    data->file = MappedFile(path);
+    if (data->file.size() == 0) throw Error(ErrorCode::Corrupt, path.string(), "expected a GGUF file, found an empty one");
+    data->header = parseGgufHeader(data->file.bytes(), path.string());
     for (std::size_t i = 0; i < data->header.metadata.size(); ++i) data->keys.emplace(data->header.metadata[i].key, i);
     for (std::size_t i = 0; i < data->header.tensors.size(); ++i) data->names.emplace(data->header.tensors[i].name, i);
     return GgufFile(std::move(data));
 }
 
 const std::filesystem::path& GgufFile::path() const noexcept { return m_data->path; }
-std::uint64_t GgufFile::fileSize() const noexcept { return m_data->size; }
+std::uint64_t GgufFile::fileSize() const noexcept { return m_data->file.size(); }
 int GgufFile::version() const noexcept { return m_data->header.version; }
 std::uint64_t GgufFile::alignment() const noexcept { return m_data->header.alignment; }
 const GgufMetadata& GgufFile::metadata() const noexcept { return m_data->header.metadata; }
@@ -88,16 +58,10 @@ const GgufTensor* GgufFile::findTensor(std::string_view name) const noexcept {
 }
 
 std::span<const std::byte> GgufFile::bytes(const GgufTensor& tensor) const noexcept {
-    return {m_data->mapping + m_data->header.dataBegin + tensor.offset, tensor.bytes};
+    return m_data->file.bytes().subspan(m_data->header.dataBegin + tensor.offset, tensor.bytes);
 }
 
-void GgufFile::release(std::span<const std::byte> part) const noexcept {
-    static const auto pageSize = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-    if (part.empty()) return;
-    const auto first = reinterpret_cast<std::uintptr_t>(part.data()) & ~(pageSize - 1);
-    const auto last = reinterpret_cast<std::uintptr_t>(part.data() + part.size());
-    ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-}
+void GgufFile::release(std::span<const std::byte> part) const noexcept { MappedFile::release(part); }
 
 std::string GgufFile::subject(std::string_view key) const { return m_data->path.string() + ": " + std::string(key); }
 

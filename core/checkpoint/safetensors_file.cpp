@@ -1,18 +1,13 @@
 #include "core/checkpoint/safetensors_file.h"
 
 #include "core/base/error.h"
-#include "core/base/files.h"
+#include "core/base/mapped_file.h"
 #include "core/base/numbers.h"
 #include "core/protocol/json.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <tuple>
-#include <unistd.h>
 #include <unordered_map>
 
 namespace resect {
@@ -130,43 +125,26 @@ std::int64_t TensorInfo::numel() const noexcept {
 
 struct SafetensorsFile::Data {
     std::filesystem::path path;
-    std::byte* mapping = nullptr;
-    std::uint64_t size = 0, headerBytes = 0;
+    MappedFile file;
+    std::uint64_t headerBytes = 0;
     std::map<std::string, std::string> metadata;
     std::vector<TensorInfo> tensors;
     std::unordered_map<std::string_view, std::size_t> byName;
 
-    ~Data() {
-        if (mapping) ::munmap(mapping, size);
-    }
-    std::byte* data() const noexcept { return mapping + 8 + headerBytes; }
-    std::string_view header() const noexcept { return {reinterpret_cast<const char*>(mapping) + 8, headerBytes}; }
+    const std::byte* begin() const noexcept { return file.bytes().data(); }
+    const std::byte* data() const noexcept { return begin() + 8 + headerBytes; }
+    std::string_view header() const noexcept { return {reinterpret_cast<const char*>(begin()) + 8, headerBytes}; }
 
     void map() {
-        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-        if (fd < 0) throw systemError(errno, path, "cannot open");
-        struct stat info {};
-        const bool known = ::fstat(fd, &info) == 0;
-        if (!known || !S_ISREG(info.st_mode)) {
-            ::close(fd);
-            throw Error(ErrorCode::BadInput, path.string(), "expected a file");
-        }
-        size = static_cast<std::uint64_t>(info.st_size);
-        if (size < 8) {
-            ::close(fd);
-            corrupt(path.string(), "expected a safetensors file, found only " + toText(size) + " bytes");
-        }
-        void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
-        const int error = errno;
-        ::close(fd);
-        if (address == MAP_FAILED) throw systemError(error, path, "cannot map");
-        mapping = static_cast<std::byte*>(address);
+        file = MappedFile(path);
+        if (file.size() < 8) corrupt(path.string(), "expected a safetensors file, found only " + toText(file.size()) + " bytes");
     }
 
     void readHeaderLength() {
-        for (int i = 7; i >= 0; --i) headerBytes = headerBytes << 8 | std::to_integer<std::uint64_t>(mapping[i]);
+        const std::uint64_t size = file.size();
+        for (int i = 7; i >= 0; --i) headerBytes = headerBytes << 8 | std::to_integer<std::uint64_t>(begin()[i]);
         constexpr std::string_view kPointer = "version https://git-lfs";
-        if (size > kPointer.size() && std::memcmp(mapping, kPointer.data(), kPointer.size()) == 0)
+        if (size > kPointer.size() && std::memcmp(begin(), kPointer.data(), kPointer.size()) == 0)
             corrupt(path.string(), "this is a Git LFS pointer, not the file itself: fetch it with \"git lfs pull\"");
         if (headerBytes > size - 8)
             corrupt(path.string(), "the header is said to be " + toText(static_cast<double>(headerBytes), 15) + " bytes long, but the file has only " +
@@ -194,7 +172,7 @@ struct SafetensorsFile::Data {
             return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
         });
         checkRanges(tensors, file);
-        checkLength(tensors, size - 8 - headerBytes, file);
+        checkLength(tensors, this->file.size() - 8 - headerBytes, file);
         for (std::size_t i = 0; i < tensors.size(); ++i) byName.emplace(tensors[i].name, i);
     }
 };
@@ -214,7 +192,7 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
 }
 
 const std::filesystem::path& SafetensorsFile::path() const noexcept { return m_data->path; }
-std::uint64_t SafetensorsFile::fileSize() const noexcept { return m_data->size; }
+std::uint64_t SafetensorsFile::fileSize() const noexcept { return m_data->file.size(); }
 std::string_view SafetensorsFile::headerText() const noexcept { return m_data->header(); }
 const std::map<std::string, std::string>& SafetensorsFile::metadata() const noexcept { return m_data->metadata; }
 const std::vector<TensorInfo>& SafetensorsFile::tensors() const noexcept { return m_data->tensors; }
@@ -236,14 +214,7 @@ std::span<const std::byte> SafetensorsFile::bytes(const TensorInfo& tensor) cons
 
 void SafetensorsFile::release(const TensorInfo& tensor) const noexcept { release(bytes(tensor)); }
 
-void SafetensorsFile::release(std::span<const std::byte> part) const noexcept {
-    static const auto pageSize = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-    if (part.empty()) return;
-    // Outwards to whole pages: a neighbour that is in use just maps its page again.
-    const auto first = reinterpret_cast<std::uintptr_t>(part.data()) & ~(pageSize - 1);
-    const auto last = reinterpret_cast<std::uintptr_t>(part.data() + part.size());
-    ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-}
+void SafetensorsFile::release(std::span<const std::byte> part) const noexcept { MappedFile::release(part); }
 
 std::string shapeText(const std::vector<std::int64_t>& shape) {
     std::string text = "[";

@@ -18,11 +18,13 @@ namespace {
 using ParameterVisitor = std::function<void(const std::string&, torch::Tensor&)>;
 using LinearVisitor = std::function<void(const std::string&, std::unique_ptr<Linear>&)>;
 
+enum class Stored { OutIn, InOut };  // InOut: GPT-2's Conv1D
+
 class DenseLinear final : public Linear {
 public:
-    DenseLinear(torch::Tensor weight, torch::Tensor bias) : m_weight(std::move(weight)), m_bias(std::move(bias)) {}
-    torch::Tensor forward(const torch::Tensor& x) const override { return ops::linear(x, m_weight, m_bias); }
-    torch::Tensor mergedWeight() const override { return m_weight; }
+    DenseLinear(torch::Tensor weight, torch::Tensor bias, Stored stored) : m_weight(std::move(weight)), m_bias(std::move(bias)), m_stored(stored) {}
+    torch::Tensor forward(const torch::Tensor& x) const override { return ops::linear(x, mergedWeight(), m_bias); }
+    torch::Tensor mergedWeight() const override { return m_stored == Stored::OutIn ? m_weight : m_weight.t(); }
     torch::Tensor bias() const override { return m_bias; }
     void visitParameters(const ParameterVisitor& visit) override {
         visit("weight", m_weight);
@@ -33,24 +35,7 @@ public:
 
 private:
     torch::Tensor m_weight, m_bias;
-};
-
-/// GPT-2's Conv1D: the weight is stored [in, out].
-class TransposedLinear final : public Linear {
-public:
-    TransposedLinear(torch::Tensor weight, torch::Tensor bias) : m_weight(std::move(weight)), m_bias(std::move(bias)) {}
-    torch::Tensor forward(const torch::Tensor& x) const override { return ops::linear(x, m_weight.t(), m_bias); }
-    torch::Tensor mergedWeight() const override { return m_weight.t(); }
-    torch::Tensor bias() const override { return m_bias; }
-    void visitParameters(const ParameterVisitor& visit) override {
-        visit("weight", m_weight);
-        if (m_bias.defined()) {
-            visit("bias", m_bias);
-        }
-    }
-
-private:
-    torch::Tensor m_weight, m_bias;
+    Stored m_stored;
 };
 
 struct RoleLinear {
@@ -86,10 +71,8 @@ public:
         std::string role = nameInBlock(weight, expert);
         role.resize(role.rfind('.'));  // without ".weight"
         auto stored = m_take(weight, expert), added = bias ? m_take(*bias, expert) : torch::Tensor();
-        if (m_family.transposedLinears) {
-            return {role, std::make_unique<TransposedLinear>(std::move(stored), std::move(added))};
-        }
-        return {role, denseLinear(std::move(stored), std::move(added))};
+        const Stored form = m_family.transposedLinears ? Stored::InOut : Stored::OutIn;
+        return {role, std::make_unique<DenseLinear>(std::move(stored), std::move(added), form)};
     }
 
 private:
@@ -469,7 +452,7 @@ private:
 }  // namespace
 
 std::unique_ptr<Linear> denseLinear(torch::Tensor weight, torch::Tensor bias) {
-    return std::make_unique<DenseLinear>(std::move(weight), std::move(bias));
+    return std::make_unique<DenseLinear>(std::move(weight), std::move(bias), Stored::OutIn);
 }
 
 std::unique_ptr<Branch> attentionBranch(const ModelShape& shape, int block, const TakeWeight& take) {

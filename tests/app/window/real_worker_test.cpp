@@ -100,6 +100,13 @@ TEST_F(RealWorker, RecoversInAProcessOfItsOwnAndExportsTheResult) {
     ASSERT_TRUE(QTest::qWaitFor([&] { return exports.step() == ExportDialog::Report; }, 60000));
     EXPECT_TRUE(exports.verified());
     EXPECT_TRUE(QFileInfo::exists(place.path() + "/out/config.json"));
+    exports.ggufTarget().setChecked(true);
+    exports.goTo(ExportDialog::Write);
+    EXPECT_EQ(exports.folderLine().text(), place.path() + "/out.gguf");
+    exports.startWriting();
+    ASSERT_TRUE(QTest::qWaitFor([&] { return exports.step() == ExportDialog::Report; }, 60000));
+    EXPECT_TRUE(exports.verified());
+    EXPECT_TRUE(QFileInfo::exists(place.path() + "/out.gguf"));
 }
 
 /// What the pages ask for, over the real pipes.
