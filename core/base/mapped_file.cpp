@@ -41,13 +41,22 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
     return *this;
 }
 
-void MappedFile::release(std::span<const std::byte> part) noexcept {
+namespace {
+
+/// Outwards to whole pages.
+void advise(std::span<const std::byte> part, int advice) noexcept {
     static const auto pageSize = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
     if (part.empty()) return;
-    // Outwards to whole pages: a neighbour that is in use just maps its page again.
     const auto first = reinterpret_cast<std::uintptr_t>(part.data()) & ~(pageSize - 1);
     const auto last = reinterpret_cast<std::uintptr_t>(part.data() + part.size());
-    ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+    ::madvise(reinterpret_cast<void*>(first), last - first, advice);
 }
+
+}  // namespace
+
+// A neighbour on the same page that is in use just maps its page again.
+void MappedFile::release(std::span<const std::byte> part) noexcept { advise(part, MADV_DONTNEED); }
+void MappedFile::prefetch(std::span<const std::byte> part) noexcept { advise(part, MADV_WILLNEED); }
+void MappedFile::setRandomAccess(bool on) const noexcept { advise(bytes(), on ? MADV_RANDOM : MADV_NORMAL); }
 
 }  // namespace resect

@@ -20,6 +20,10 @@ public:
     std::uint64_t size() const noexcept { return m_size; }
     /// Tells the kernel that these of its bytes are not needed soon, so that streaming keeps resident memory small.
     static void release(std::span<const std::byte> part) noexcept;
+    /// Starts to read these of its bytes, without waiting for them.
+    static void prefetch(std::span<const std::byte> part) noexcept;
+    /// While on, reading a byte fetches its page alone and not the megabytes after it that a disk's read-ahead may be set to.
+    void setRandomAccess(bool on) const noexcept;
 
 private:
     std::byte* m_begin = nullptr;

@@ -1,6 +1,7 @@
 #include "core/checkpoint/checkpoint.h"
 
 #include "core/base/error.h"
+#include "core/base/mapped_file.h"
 #include "core/base/numbers.h"
 #include "core/checkpoint/sha256.h"
 #include "core/checkpoint/tensor_names.h"
@@ -201,6 +202,12 @@ std::string canonical(const Json& json) {
     return nlohmann::json(json).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+/// What of a large tensor enters the fingerprint: its first, middle and last kSampleBytes, or all of a small one.
+std::vector<std::span<const std::byte>> samplesOf(std::span<const std::byte> content) {
+    if (content.size() <= 3 * kSampleBytes) return {content};
+    return {content.first(kSampleBytes), content.subspan((content.size() - kSampleBytes) / 2, kSampleBytes), content.last(kSampleBytes)};
+}
+
 }  // namespace
 
 bool naturalLess(std::string_view a, std::string_view b) noexcept {
@@ -277,20 +284,24 @@ const std::string& Checkpoint::fingerprint() const {
     Sha256 sha;
     sha.add("resect fingerprint 1\n" + canonical(m_config) + "\n" + canonical(m_resectConfig) + "\n");
     const bool sampled = totalBytes() > kWholeFingerprintBytes;
+    if (sampled) {
+        // All samples are on their way before the first is waited for, and nothing beside them is read.
+        for (const SafetensorsFile& shard : m_shards) shard.mapping().setRandomAccess(true);
+        for (const TensorInfo& tensor : m_tensors)
+            for (const auto part : samplesOf(bytes(tensor))) MappedFile::prefetch(part);
+    }
     for (const TensorInfo& tensor : m_tensors) {
         std::string line = tensor.name + " " + std::string(name(tensor.dtype));
         for (const std::int64_t size : tensor.shape) line += " " + toText(size);
         sha.add(line + "\n");
-        const auto content = bytes(tensor);
-        if (sampled && content.size() > 3 * kSampleBytes) {
-            sha.add(content.first(kSampleBytes));
-            sha.add(content.subspan((content.size() - kSampleBytes) / 2, kSampleBytes));
-            sha.add(content.last(kSampleBytes));
-        } else {
-            sha.add(content);
-        }
+        if (sampled)
+            for (const auto part : samplesOf(bytes(tensor))) sha.add(part);
+        else
+            sha.add(bytes(tensor));
         release(tensor);
     }
+    if (sampled)
+        for (const SafetensorsFile& shard : m_shards) shard.mapping().setRandomAccess(false);
     m_fingerprint = "sha256:" + sha.hex();
     return m_fingerprint;
 }

@@ -155,6 +155,7 @@ struct SafetensorsFile::Data {
     }
 
     void parseHeader() {
+        MappedFile::prefetch(file.bytes().subspan(8, headerBytes));
         const std::string file = path.string();
         Json json;
         try {
@@ -186,13 +187,16 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
     auto data = std::make_unique<Data>();
     data->path = path;
     data->map();
+    data->file.setRandomAccess(true);
     data->readHeaderLength();
     data->parseHeader();
+    data->file.setRandomAccess(false);
     return SafetensorsFile(std::move(data));
 }
 
 const std::filesystem::path& SafetensorsFile::path() const noexcept { return m_data->path; }
 std::uint64_t SafetensorsFile::fileSize() const noexcept { return m_data->file.size(); }
+const MappedFile& SafetensorsFile::mapping() const noexcept { return m_data->file; }
 std::string_view SafetensorsFile::headerText() const noexcept { return m_data->header(); }
 const std::map<std::string, std::string>& SafetensorsFile::metadata() const noexcept { return m_data->metadata; }
 const std::vector<TensorInfo>& SafetensorsFile::tensors() const noexcept { return m_data->tensors; }

@@ -13,6 +13,8 @@
 
 namespace resect {
 
+class MappedFile;
+
 struct TensorInfo {
     std::string name;
     DType dtype = DType::F32;
@@ -51,6 +53,7 @@ public:
     /// Tells the kernel that these mapped bytes are not needed soon, so that streaming keeps resident memory small.
     void release(const TensorInfo& tensor) const noexcept;
     void release(std::span<const std::byte> part) const noexcept;       ///< a part of what bytes() gave
+    const MappedFile& mapping() const noexcept;
 
 private:
     struct Data;
