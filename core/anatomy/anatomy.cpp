@@ -25,8 +25,10 @@ const Component* search(const Component& component, const ComponentId& id) noexc
 }
 
 bool isChannel(const ModelShape& shape, const ComponentId& id) noexcept {
-    if (id.kind != ComponentKind::Channel || id.block < 0 || id.block >= shape.numBlocks()) return false;
+    const bool shared = id.kind == ComponentKind::SharedChannel;
+    if ((id.kind != ComponentKind::Channel && !shared) || id.block < 0 || id.block >= shape.numBlocks()) return false;
     const BlockShape& block = shape.blocks[static_cast<std::size_t>(id.block)];
+    if (shared) return block.hasFfn && id.index >= 0 && id.index < block.sharedFfnSize;
     const bool expertFits = block.numExperts > 0 ? id.expert >= 0 && id.expert < block.numExperts : id.expert == -1;
     return block.hasFfn && expertFits && id.index >= 0 && id.index < block.ffnSize;
 }

@@ -17,6 +17,8 @@ std::string_view name(ComponentKind kind) noexcept {
     case ComponentKind::Router: return "router";
     case ComponentKind::FinalNorm: return "final_norm";
     case ComponentKind::LmHead: return "lm_head";
+    case ComponentKind::Projector: return "projector";
+    case ComponentKind::SharedChannel: return "shared_channel";
     }
     return "";
 }

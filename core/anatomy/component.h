@@ -7,9 +7,9 @@
 
 namespace resect {
 
-enum class ComponentKind { Model, Embedding, Block, AttentionLayer, FfnLayer, Head, KvGroup, Channel, Expert, SharedExpert, Router, FinalNorm, LmHead };
+enum class ComponentKind { Model, Embedding, Block, AttentionLayer, FfnLayer, Head, KvGroup, Channel, Expert, SharedExpert, Router, FinalNorm, LmHead, Projector, SharedChannel };
 
-std::string_view name(ComponentKind kind) noexcept;  ///< "block", "attention", "ffn", "head", "kv_group", "channel", "expert", ...
+std::string_view name(ComponentKind kind) noexcept;  ///< "block", "attention", "ffn", "head", "kv_group", "channel", "expert", "shared_channel" (of a shared expert), ...
 
 /// Names a component by position, so that a selection outlives the loaded model. -1 where a field does not apply.
 struct ComponentId {

@@ -1,6 +1,7 @@
 #include "core/anatomy/component_tree.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <numeric>
 #include <optional>
@@ -9,17 +10,9 @@ namespace resect {
 
 namespace {
 
-/// How many units of a kind lie along an axis of this block's tensors.
-std::int64_t unitCount(const BlockShape& block, ComponentKind kind) {
-    switch (kind) {
-    case ComponentKind::Head: return block.numHeads;
-    case ComponentKind::KvGroup: return block.numKvHeads;
-    case ComponentKind::Channel: return block.ffnSize;
-    default: return block.numExperts;
-    }
-}
-
-std::vector<TensorSlice> slicesOfUnit(const Family& family, const std::vector<TensorRole>& roles, const BlockShape& block, const ComponentId& id) {
+std::vector<TensorSlice> slicesOfUnit(const ModelShape& shape, const std::vector<TensorRole>& roles, const ComponentId& id) {
+    const BlockShape& block = shape.blocks[static_cast<std::size_t>(id.block)];
+    const Family& family = familyOf(shape.of(id.block));
     const std::int64_t index = id.kind == ComponentKind::Expert ? id.expert : id.index;
     std::vector<TensorSlice> slices;
     for (const TensorRole role : roles) {
@@ -27,11 +20,11 @@ std::vector<TensorSlice> slicesOfUnit(const Family& family, const std::vector<Te
         std::vector<IndexRange> ranges;
         std::int64_t at = 0;
         for (const ComponentKind kind : units.segments) {
-            const std::int64_t places = kind == ComponentKind::Head || kind == ComponentKind::KvGroup ? block.headDim : 1;
+            const std::int64_t places = placesPerUnit(block, kind);
             if (kind == id.kind) ranges.push_back({at + index * places, at + (index + 1) * places});
             at += unitCount(block, kind) * places;
         }
-        if (!ranges.empty()) slices.push_back({tensorName(family, role, id.block, isExpertRole(role) ? id.expert : -1), units.axis, std::move(ranges)});
+        if (!ranges.empty()) slices.push_back({tensorName(shape, role, id.block, isExpertRole(role) ? id.expert : -1), units.axis, std::move(ranges)});
     }
     return slices;
 }
@@ -43,15 +36,16 @@ public:
 
     Component run() {
         Component root = make(ComponentKind::Model, -1, -1, -1, std::string(m_family.title));
-        Component embedding = make(ComponentKind::Embedding, -1, -1, -1, m_shape.image ? "Patch embedding" : m_shape.tiedEmbeddings ? "Embedding and output head (tied)" : "Embedding");
-        Component norm = make(ComponentKind::FinalNorm, -1, -1, -1, "Final norm");
-        Component head = make(ComponentKind::LmHead, -1, -1, -1, m_shape.image ? "Classifier" : "Output head");
-        for (const auto& [name, tensor] : m_expected)
-            if (tensor.block < 0) own(isEmbeddingRole(tensor.role) ? embedding : isNormRole(tensor.role) ? norm : head, tensor.role);
-        root.children.push_back(std::move(embedding));
-        for (int i = 0; i < m_shape.numBlocks(); ++i) root.children.push_back(block(i));
-        root.children.push_back(std::move(norm));
-        if (!head.slices.empty()) root.children.push_back(std::move(head));
+        if (m_shape.towers.empty()) {
+            addTower(root, m_shape, -1, {0, m_shape.numBlocks()});
+        } else {
+            for (int tower = 0; tower < static_cast<int>(m_shape.towers.size()); ++tower)
+                addTower(root, m_shape.towers[static_cast<std::size_t>(tower)].shape, tower, blocksOf(m_shape, tower));
+            Component link = make(ComponentKind::Projector, -1, -1, -1, m_shape.modelType == "clip" ? "Projections" : "Projector");
+            for (const auto& [name, tensor] : m_expected)
+                if (tensor.tower < 0) link.slices.push_back({name, -1, {}});
+            root.children.push_back(std::move(link));
+        }
         addUp(root);
         return root;
     }
@@ -63,12 +57,36 @@ private:
         component.title = std::move(title);
         return component;
     }
+    /// Embedding, blocks, final norm and head of the model (tower -1) or of one tower. Where there are several, those outside the blocks have its
+    /// number as their index; the language tower's have none.
+    void addTower(Component& root, const ModelShape& shape, int tower, BlockSpan blocks) {
+        const bool several = tower >= 0;
+        const int index = several && tower + 1 < static_cast<int>(m_shape.towers.size()) ? tower : -1;
+        const std::string of = several ? m_shape.towers[static_cast<std::size_t>(tower)].title + ": " : "";
+        const auto title = [&](std::string text) {
+            if (several) text.front() = static_cast<char>(std::tolower(static_cast<unsigned char>(text.front())));
+            return of + text;
+        };
+        Component embedding = make(ComponentKind::Embedding, -1, -1, index, title(shape.image ? "Patch embedding" : shape.tiedEmbeddings ? "Embedding and output head (tied)" : "Embedding"));
+        Component norm = make(ComponentKind::FinalNorm, -1, -1, index, title("Final norm"));
+        Component head = make(ComponentKind::LmHead, -1, -1, index, title(shape.image ? "Classifier" : "Output head"));
+        for (const auto& [name, tensor] : m_expected)
+            if (tensor.block < 0 && tensor.tower == std::max(tower, 0))
+                (isEmbeddingRole(tensor.role) ? embedding : isNormRole(tensor.role) ? norm : head).slices.push_back({name, -1, {}});
+        root.children.push_back(std::move(embedding));
+        for (int b = blocks.first; b < blocks.last; ++b) {
+            root.children.push_back(block(b));
+            if (several) root.children.back().title = title("Block " + std::to_string(b));
+        }
+        root.children.push_back(std::move(norm));
+        if (!head.slices.empty()) root.children.push_back(std::move(head));
+    }
     void own(Component& component, TensorRole role, int expert = -1) const {
-        component.slices.push_back({tensorName(m_family, role, component.id.block, expert), -1, {}});
+        component.slices.push_back({tensorName(m_shape, role, component.id.block, expert), -1, {}});
     }
     Component unit(ComponentKind kind, int block, int index, std::string title) const {
         Component component = make(kind, block, -1, index, std::move(title));
-        component.slices = slicesOfUnit(m_family, m_roles, m_shape.blocks[static_cast<std::size_t>(block)], component.id);
+        component.slices = slicesOfUnit(m_shape, m_roles, component.id);
         return component;
     }
 
@@ -85,7 +103,7 @@ private:
     Component attention(int b, const BlockShape& shape) const {
         Component layer = make(ComponentKind::AttentionLayer, b, -1, -1, "Attention");
         for (const TensorRole role : m_roles)
-            if (isAttentionRole(role) && unitsAlong(m_family, role).axis < 0) own(layer, role);
+            if (isAttentionRole(role) && unitsAlong(familyOf(m_shape.of(b)), role).axis < 0) own(layer, role);
         int head = 0;
         for (int g = 0; g < shape.numKvHeads; ++g) {
             Component group = unit(ComponentKind::KvGroup, b, g, "KV group " + std::to_string(g));
@@ -164,7 +182,7 @@ std::optional<int> blockNumber(std::string_view name) {
 }  // namespace
 
 std::vector<TensorSlice> unitSlices(const ModelShape& shape, const ComponentId& id) {
-    return slicesOfUnit(familyOf(shape), rolesOf(shape, id.block), shape.blocks[static_cast<std::size_t>(id.block)], id);
+    return slicesOfUnit(shape, rolesOf(shape, id.block), id);
 }
 
 Component componentTree(const ModelShape& shape, const std::map<std::string, ExpectedTensor>& expected, const Checkpoint& checkpoint) {

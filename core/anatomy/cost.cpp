@@ -3,6 +3,8 @@
 #include "core/anatomy/family.h"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 
 namespace resect {
 
@@ -27,7 +29,7 @@ Count blockCount(const ModelShape& shape, int b) {
         std::int64_t elements = 1;
         for (const std::int64_t length : tensor.shape) elements *= length;
         const bool expert = isExpertRole(tensor.role), matrix = !isNormRole(tensor.role) && !isBiasRole(tensor.role);
-        const std::int64_t stored = expert ? block.numExperts : 1, used = expert ? std::min(shape.numExpertsPerToken, block.numExperts) : 1;
+        const std::int64_t stored = expert ? block.numExperts : 1, used = expert ? std::min(shape.of(b).numExpertsPerToken, block.numExperts) : 1;
         count += {stored * elements, used * elements, matrix ? used * elements : 0};
     }
     return count;
@@ -45,13 +47,34 @@ double seenByAll(const BlockShape& block, std::int64_t context) {
     return window * (window + 1) / 2 + (static_cast<double>(context) - window) * window;
 }
 
+/// Each token of text as the language tower costs; a whole input has one picture too.
+Cost costOfTowers(const ModelShape& shape, std::int64_t context) {
+    Cost cost;
+    std::int64_t own = 0;
+    for (int tower = 0; tower < static_cast<int>(shape.towers.size()); ++tower) {
+        const Cost one = costOf(towerShape(shape, tower), context);
+        const double prefill = cost.prefillFlops + one.prefillFlops;
+        const std::int64_t parameters = cost.parameters + one.parameters, active = cost.activeParameters + one.activeParameters;
+        cost = one;
+        cost.prefillFlops = prefill;
+        cost.parameters = parameters;
+        cost.activeParameters = active;
+    }
+    for (const ExpectedTensor& tensor : outerTensors(shape))
+        if (tensor.tower < 0) own += std::accumulate(tensor.shape.begin(), tensor.shape.end(), std::int64_t{1}, std::multiplies<>());
+    cost.parameters += own;
+    cost.activeParameters += own;
+    return cost;
+}
+
 }  // namespace
 
 Cost costOf(const ModelShape& shape, std::int64_t context) {
+    if (!shape.towers.empty()) return costOfTowers(shape, context);
     context = std::max<std::int64_t>(context, 1);
     const bool picture = shape.image.has_value();
     if (picture) context = shape.image->tokens();
-    const std::int64_t embedding = shape.vocabSize * shape.hiddenSize;  // of an image family the classifier
+    const std::int64_t embedding = familyOf(shape).headless ? 0 : shape.vocabSize * shape.hiddenSize;  // of an image family the classifier
     std::int64_t outer = 0;
     for (const ExpectedTensor& tensor : outerTensors(shape)) {
         std::int64_t elements = 1;

@@ -125,6 +125,24 @@ constexpr RoleName kVitBlockNames[] = {
     {DownWeight, "output.dense.weight"},
     {DownBias, "output.dense.bias"},
 };
+constexpr RoleName kTimmNames[] = {
+    {ClassToken, "cls_token"},                {DistillationToken, "dist_token"}, {PositionEmbedding, "pos_embed"},
+    {PatchWeight, "patch_embed.proj.weight"}, {PatchBias, "patch_embed.proj.bias"},
+    {FinalNorm, "norm.weight"},               {FinalNormBias, "norm.bias"},
+    {LmHead, "head.weight"},                  {LmHeadBias, "head.bias"},
+    {DistillationHead, "head_dist.weight"},   {DistillationHeadBias, "head_dist.bias"},
+};
+constexpr RoleName kTimmWrapperNames[] = {
+    {ClassToken, "timm_model.cls_token"},                {PositionEmbedding, "timm_model.pos_embed"},
+    {PatchWeight, "timm_model.patch_embed.proj.weight"}, {PatchBias, "timm_model.patch_embed.proj.bias"},
+    {FinalNorm, "timm_model.norm.weight"},               {FinalNormBias, "timm_model.norm.bias"},
+    {LmHead, "timm_model.head.weight"},                  {LmHeadBias, "timm_model.head.bias"},
+};
+constexpr RoleName kTimmBlockNames[] = {
+    {AttentionNorm, "norm1.weight"},     {AttentionNormBias, "norm1.bias"}, {QkvWeight, "attn.qkv.weight"}, {QkvBias, "attn.qkv.bias"},
+    {OutputWeight, "attn.proj.weight"},  {OutputBias, "attn.proj.bias"},    {FfnNorm, "norm2.weight"},      {FfnNormBias, "norm2.bias"},
+    {UpWeight, "mlp.fc1.weight"},        {UpBias, "mlp.fc1.bias"},          {DownWeight, "mlp.fc2.weight"}, {DownBias, "mlp.fc2.bias"},
+};
 constexpr RoleName kClipNames[] = {
     {ClassToken, "vision_model.embeddings.class_embedding"},
     {PositionEmbedding, "vision_model.embeddings.position_embedding.weight"},
@@ -142,8 +160,35 @@ constexpr RoleName kClipBlockNames[] = {
     {DownWeight, "mlp.fc2.weight"},        {DownBias, "mlp.fc2.bias"},
 };
 
+constexpr RoleName kClipTextNames[] = {
+    {TokenEmbedding, "text_model.embeddings.token_embedding.weight"},
+    {PositionEmbedding, "text_model.embeddings.position_embedding.weight"},
+    {FinalNorm, "text_model.final_layer_norm.weight"},
+    {FinalNormBias, "text_model.final_layer_norm.bias"},
+};
+constexpr RoleName kClipLinkNames[] = {
+    {VisualProjection, "visual_projection.weight"}, {TextProjection, "text_projection.weight"}, {LogitScale, "logit_scale"}};
+constexpr RoleName kLlavaLinkNames[] = {
+    {ProjectorInWeight, "multi_modal_projector.linear_1.weight"},  {ProjectorInBias, "multi_modal_projector.linear_1.bias"},
+    {ProjectorOutWeight, "multi_modal_projector.linear_2.weight"}, {ProjectorOutBias, "multi_modal_projector.linear_2.bias"}};
+
+constexpr TowerFields kClipTowers[] = {{"vision", "Vision tower", "", "vision_config", "clip_vision_model"},
+                                       {"text", "Text tower", "", "text_config", "clip_text_model"}};
+constexpr TowerFields kLlavaTowers[] = {
+    {"vision", "Vision tower", "vision_tower.", "vision_config", "clip_vision_model",
+     R"({"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14})"},
+    {"text", "Language model", "language_model.", "text_config", "llama"}};
+
+constexpr const char* kLlamaDefaults = R"({"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32000})";
+constexpr const char* kMistralDefaults = R"({"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "vocab_size": 32000, "max_position_embeddings": 131072})";
+constexpr const char* kClipTextDefaults = R"({"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8, "vocab_size": 49408,
+    "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1})";
+constexpr ConfigFields kClipTextFields{.kvHeads = nullptr, .headDim = nullptr, .eps = "layer_norm_eps"};
+
 constexpr ConfigFields kVitFields{.kvHeads = nullptr, .headDim = nullptr, .positions = nullptr, .eps = "layer_norm_eps"};
 constexpr ImageFields kVitImage{}, kDeitImage{.distilled = true}, kClipImage{.patchBias = false, .inputNorm = true, .plainTables = true};
+constexpr ImageFields kTimmImage{.labelsField = "num_classes"}, kTimmDistilledImage{.distilled = true, .labelsField = "num_classes"};
 constexpr const char* kVitDefaults =
     R"({"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "image_size": 224, "patch_size": 16})";
 constexpr const char* kClipDefaults =
@@ -164,11 +209,18 @@ constexpr MoeFields kDeepseekMoe{.experts = "n_routed_experts", .width = "moe_in
 constexpr MoeFields kGlm4Moe{.experts = "n_routed_experts", .width = "moe_intermediate_size", .sharedCount = "n_shared_experts", .defaultTopK = 8,
                              .blocks = MoeFields::Blocks::AfterFirst, .normTopK = MoeFields::NormTopK::FromConfig, .sigmoidWithCorrection = true};
 
+constexpr Family timm(std::string_view modelType, std::string_view title, std::span<const RoleName> names, const char* prefix, const ImageFields& image) {
+    return {.modelType = modelType, .title = title, .architecture = "TimmWrapperForImageClassification", .names = names, .blockNames = kTimmBlockNames,
+            .blockPrefix = prefix, .fields = kVitFields, .image = &image, .defaults = kVitDefaults, .qkvBias = Flag::FromConfig, .outputBias = Flag::Yes,
+            .mlpBias = Flag::Yes, .norm = Norm::Layer, .gatedMlp = false, .fusedQkv = true, .learnedPositions = true, .needsHiddenDivisibleByHeads = true,
+            .stockReadsHeadDim = false, .defaultActivation = "gelu"};
+}
+
 // Defaults as in the configuration classes of transformers 4.45 (Qwen3: 4.51, GLM-4 MoE: 4.54) and of DeepSeekMoE.
 constexpr std::array kFamilies{
-    Family{.modelType = "llama", .title = "Llama", .architecture = "LlamaForCausalLM", .qkvBias = Flag::FromConfig,
+    Family{.modelType = "llama", .title = "Llama", .architecture = "LlamaForCausalLM", .defaults = kLlamaDefaults, .qkvBias = Flag::FromConfig,
            .outputBias = Flag::FromConfig, .mlpBias = Flag::FromConfig, .needsHiddenDivisibleByHeads = true},
-    Family{.modelType = "mistral", .title = "Mistral", .architecture = "MistralForCausalLM", .window = Window::All, .defaultWindow = 4096},
+    Family{.modelType = "mistral", .title = "Mistral", .architecture = "MistralForCausalLM", .defaults = kMistralDefaults, .window = Window::All, .defaultWindow = 4096},
     Family{.modelType = "qwen2", .title = "Qwen2", .architecture = "Qwen2ForCausalLM", .qkvBias = Flag::Yes, .window = Window::QwenRule,
            .needsHiddenDivisibleByHeads = true, .stockReadsHeadDim = false, .defaultWindow = 4096},
     Family{.modelType = "qwen3", .title = "Qwen3", .architecture = "Qwen3ForCausalLM", .qkvBias = Flag::FromConfig,
@@ -208,11 +260,20 @@ constexpr std::array kFamilies{
            .qkvBias = Flag::FromConfig, .outputBias = Flag::Yes, .mlpBias = Flag::Yes, .norm = Norm::Layer, .gatedMlp = false,
            .learnedPositions = true, .needsHiddenDivisibleByHeads = true, .stockReadsHeadDim = false, .defaultNormEps = 1e-12,
            .defaultActivation = "gelu"},
+    // timm's own files have no model_type; these stand for it (see timm_config.h).
+    timm("timm_vit", "ViT (timm)", kTimmNames, "blocks.", kTimmImage), timm("timm_deit", "DeiT (timm)", kTimmNames, "blocks.", kTimmDistilledImage),
+    timm("timm_wrapper", "ViT (timm wrapper)", kTimmWrapperNames, "timm_model.blocks.", kTimmImage),
     Family{.modelType = "clip_vision_model", .title = "CLIP vision tower", .architecture = "CLIPVisionModel", .names = kClipNames,
            .blockNames = kClipBlockNames, .blockPrefix = "vision_model.encoder.layers.", .fields = kVitFields, .image = &kClipImage,
            .defaults = kClipDefaults, .qkvBias = Flag::Yes, .outputBias = Flag::Yes, .mlpBias = Flag::Yes, .norm = Norm::Layer, .gatedMlp = false,
            .learnedPositions = true, .needsHiddenDivisibleByHeads = true, .stockReadsHeadDim = false, .defaultNormEps = 1e-5,
            .defaultActivation = "quick_gelu"},
+    Family{.modelType = "clip_text_model", .title = "CLIP text tower", .architecture = "CLIPTextModel", .names = kClipTextNames,
+           .blockNames = kClipBlockNames, .blockPrefix = "text_model.encoder.layers.", .fields = kClipTextFields, .defaults = kClipTextDefaults,
+           .qkvBias = Flag::Yes, .outputBias = Flag::Yes, .mlpBias = Flag::Yes, .norm = Norm::Layer, .gatedMlp = false, .learnedPositions = true,
+           .headless = true, .needsHiddenDivisibleByHeads = true, .stockReadsHeadDim = false, .defaultNormEps = 1e-5, .defaultActivation = "quick_gelu"},
+    Family{.modelType = "clip", .title = "CLIP", .architecture = "CLIPModel", .names = kClipLinkNames, .towers = kClipTowers},
+    Family{.modelType = "llava", .title = "LLaVA", .architecture = "LlavaForConditionalGeneration", .names = kLlavaLinkNames, .towers = kLlavaTowers},
 };
 
 // ---- Units along axes ----
@@ -223,7 +284,7 @@ struct UnitsRow {
     std::array<ComponentKind, 3> kinds;
     int segments = 1;
 };
-constexpr auto kHead = ComponentKind::Head, kGroup = ComponentKind::KvGroup, kChannel = ComponentKind::Channel, kExpert = ComponentKind::Expert;
+constexpr auto kHead = ComponentKind::Head, kGroup = ComponentKind::KvGroup, kChannel = ComponentKind::Channel, kExpert = ComponentKind::Expert, kShared = ComponentKind::SharedChannel;
 constexpr UnitsRow kUnits[] = {
     {QueryWeight, 0, {kHead}},       {QueryBias, 0, {kHead}},          {OutputWeight, 1, {kHead}},
     {KeyWeight, 0, {kGroup}},        {KeyBias, 0, {kGroup}},           {ValueWeight, 0, {kGroup}},      {ValueBias, 0, {kGroup}},
@@ -232,6 +293,7 @@ constexpr UnitsRow kUnits[] = {
     {GateUpWeight, 0, {kChannel, kChannel}, 2},                        {DownWeight, 1, {kChannel}},
     {ExpertGateWeight, 0, {kChannel}}, {ExpertUpWeight, 0, {kChannel}}, {ExpertDownWeight, 1, {kChannel}},
     {RouterWeight, 0, {kExpert}},    {RouterCorrection, 0, {kExpert}},
+    {SharedGateWeight, 0, {kShared}}, {SharedUpWeight, 0, {kShared}},  {SharedDownWeight, 1, {kShared}},
 };
 
 const char* findName(std::span<const RoleName> names, TensorRole role) {
@@ -257,11 +319,26 @@ public:
         m_block = -1;
         norm(FinalNorm, FinalNormBias);
         if (m_shape.image) imageHead(*m_shape.image);
-        else if (!m_shape.tiedEmbeddings) add(LmHead, {m_shape.vocabSize, d});
+        else if (!m_shape.tiedEmbeddings && !m_family.headless) add(LmHead, {m_shape.vocabSize, d});
         return std::move(m_tensors);
     }
     std::vector<ExpectedTensor> ofBlock(int b) {
         block(b);
+        return std::move(m_tensors);
+    }
+    /// What links the towers.
+    std::vector<ExpectedTensor> links() {
+        const std::int64_t vision = m_shape.towers.front().shape.hiddenSize, text = m_shape.towers.back().shape.hiddenSize;
+        if (m_shape.modelType == "clip") {
+            const std::int64_t projected = m_shape.link.projectionSize;
+            add(VisualProjection, {projected, vision});
+            add(TextProjection, {projected, text});
+            add(LogitScale, {});
+        } else {
+            linear(ProjectorInWeight, ProjectorInBias, m_shape.link.projectorBias, text, vision * static_cast<std::int64_t>(m_shape.link.featureBlocks.size()));
+            linear(ProjectorOutWeight, ProjectorOutBias, m_shape.link.projectorBias, text, text);
+        }
+        for (ExpectedTensor& tensor : m_tensors) tensor.tower = -1;
         return std::move(m_tensors);
     }
 
@@ -395,7 +472,40 @@ std::string tensorName(const Family& family, TensorRole role, int block, int exp
     return block < 0 ? name : family.blockPrefix + std::to_string(block) + "." + name;
 }
 
-std::vector<ExpectedTensor> expectedTensors(const ModelShape& shape) { return Lister(shape, 1 << 30).all(); }
+std::string tensorName(const ModelShape& shape, TensorRole role, int block, int expert) {
+    const bool link = role >= ProjectorInWeight && role <= LogitScale;
+    if (shape.towers.empty() || link) return tensorName(familyOf(shape), role, block, expert);
+    const int index = block < 0 ? static_cast<int>(shape.towers.size()) - 1 : shape.blocks[static_cast<std::size_t>(block)].tower;
+    const Tower& tower = shape.towers[static_cast<std::size_t>(index)];
+    return tower.prefix + tensorName(familyOf(tower.shape), role, block < 0 ? block : block - blocksOf(shape, index).first, expert);
+}
+
+namespace {
+
+/// A tower's tensors as those of the whole model.
+void placeInWhole(std::vector<ExpectedTensor>& tensors, const ModelShape& whole, int tower) {
+    const int first = blocksOf(whole, tower).first;
+    for (ExpectedTensor& tensor : tensors) {
+        tensor.name.insert(0, whole.towers[static_cast<std::size_t>(tower)].prefix);
+        tensor.tower = tower;
+        if (tensor.block >= 0) tensor.block += first;
+    }
+}
+
+}  // namespace
+
+std::vector<ExpectedTensor> expectedTensors(const ModelShape& shape) {
+    if (shape.towers.empty()) return Lister(shape, 1 << 30).all();
+    std::vector<ExpectedTensor> all;
+    for (int tower = 0; tower < static_cast<int>(shape.towers.size()); ++tower) {
+        std::vector<ExpectedTensor> own = expectedTensors(towerShape(shape, tower));
+        placeInWhole(own, shape, tower);
+        all.insert(all.end(), own.begin(), own.end());
+    }
+    const std::vector<ExpectedTensor> links = Lister(shape, 0).links();
+    all.insert(all.end(), links.begin(), links.end());
+    return all;
+}
 
 std::vector<ExpectedTensor> outerTensors(const ModelShape& shape) {
     ModelShape without = shape;
@@ -403,7 +513,14 @@ std::vector<ExpectedTensor> outerTensors(const ModelShape& shape) {
     return expectedTensors(without);
 }
 
-std::vector<ExpectedTensor> blockTensors(const ModelShape& shape, int block) { return Lister(shape, 1).ofBlock(block); }
+std::vector<ExpectedTensor> blockTensors(const ModelShape& shape, int block) {
+    if (shape.towers.empty()) return Lister(shape, 1).ofBlock(block);
+    const int tower = shape.blocks[static_cast<std::size_t>(block)].tower;
+    const ModelShape own = towerShape(shape, tower);
+    std::vector<ExpectedTensor> tensors = Lister(own, 1).ofBlock(block - blocksOf(shape, tower).first);
+    placeInWhole(tensors, shape, tower);
+    return tensors;
+}
 
 std::vector<TensorRole> rolesOf(const ModelShape& shape, int block) {
     std::vector<TensorRole> roles;
@@ -417,6 +534,31 @@ AxisUnits unitsAlong(const Family& family, TensorRole role) {
     AxisUnits units{row->axis, {row->kinds.begin(), row->kinds.begin() + row->segments}};
     if (family.transposedLinears && !isBiasRole(role)) units.axis = 1 - units.axis;
     return units;
+}
+
+std::int64_t unitCount(const BlockShape& block, ComponentKind kind) noexcept {
+    switch (kind) {
+    case ComponentKind::Head: return block.numHeads;
+    case ComponentKind::KvGroup: return block.numKvHeads;
+    case ComponentKind::Channel: return block.ffnSize;
+    case ComponentKind::SharedChannel: return block.sharedFfnSize;
+    default: return block.numExperts;
+    }
+}
+
+std::int64_t placesPerUnit(const BlockShape& block, ComponentKind kind) noexcept {
+    return kind == ComponentKind::Head || kind == ComponentKind::KvGroup ? block.headDim : 1;
+}
+
+int hiddenAxis(const Family& family, TensorRole role) noexcept {
+    switch (role) {
+    case TokenEmbedding: case LmHead: return 1;
+    case FinalNorm: case AttentionNorm: case PostAttentionNorm: case FfnNorm: case PostFfnNorm: case OutputBias: case DownBias: return 0;
+    case QueryWeight: case KeyWeight: case ValueWeight: case QkvWeight: case GateWeight: case UpWeight: case GateUpWeight: case RouterWeight:
+    case ExpertGateWeight: case ExpertUpWeight: case SharedGateWeight: case SharedUpWeight: case SharedExpertGate: return family.transposedLinears ? 0 : 1;
+    case OutputWeight: case DownWeight: case ExpertDownWeight: case SharedDownWeight: return family.transposedLinears ? 1 : 0;
+    default: return -1;
+    }
 }
 
 bool isEmbeddingRole(TensorRole role) noexcept { return role <= InputNormBias; }
@@ -436,7 +578,7 @@ bool isExpertRole(TensorRole role) noexcept { return role >= ExpertGateWeight &&
 bool isBiasRole(TensorRole role) noexcept {
     switch (role) {
     case QueryBias: case KeyBias: case ValueBias: case QkvBias: case OutputBias: case GateBias: case UpBias: case DownBias: case RouterCorrection:
-    case PatchBias: case LmHeadBias: case DistillationHeadBias: case PoolerBias: return true;
+    case PatchBias: case LmHeadBias: case DistillationHeadBias: case PoolerBias: case ProjectorInBias: case ProjectorOutBias: return true;
     default: return false;
     }
 }

@@ -16,6 +16,8 @@ enum class TensorRole {
     FinalNorm, FinalNormBias,
     LmHead, LmHeadBias,                 ///< of image families the classifier
     DistillationHead, DistillationHeadBias, PoolerWeight, PoolerBias,
+    ProjectorInWeight, ProjectorInBias, ProjectorOutWeight, ProjectorOutBias,  ///< of LLaVA: from pictures to the language model
+    VisualProjection, TextProjection, LogitScale,  ///< of CLIP: into the space where pictures and texts are compared
     // The attention layer: AttentionNorm to PostAttentionNorm.
     AttentionNorm, AttentionNormBias, QueryWeight, QueryBias, KeyWeight, KeyBias, ValueWeight, ValueBias,
     QkvWeight, QkvBias,                 ///< queries, keys and values stacked in this order
@@ -64,7 +66,18 @@ struct ImageFields {
     bool distilled = false;             ///< a second token after the class token, and with the teacher's architecture a second head
     bool patchBias = true;
     bool inputNorm = false;             ///< a norm before the first block
+    const char* labelsField = nullptr;  ///< says how many labels there are, 0 = none; null = `id2label` of architectures for classification
     bool plainTables = false;           ///< class token [D] and positions [n, D] instead of [1, 1, D] and [1, n, D]
+};
+
+/// One tower of a family that has several, in the order in which they run. The last one is the language tower.
+struct TowerFields {
+    const char* name;                   ///< "vision"
+    const char* title;                  ///< "Vision tower"
+    const char* prefix;                 ///< of its tensors' names
+    const char* configField;            ///< where its own configuration stands
+    const char* defaultType;            ///< its `model_type` when that is left out
+    const char* whenMissing = "{}";     ///< its configuration when the field itself is left out
 };
 
 struct RoleName {
@@ -83,7 +96,8 @@ struct Family {
     ConfigFields fields{};
     const MoeFields* moe = nullptr;
     const ImageFields* image = nullptr; ///< null = a language model. Image families see all positions at once
-    const char* defaults = "{}";        ///< what config.json may leave out, where the single defaults below do not say it
+    std::span<const TowerFields> towers{};  ///< of a family that is made of others; most of what follows is then theirs
+    const char* defaults = "{}";        ///< what the configuration of an image family or a tower may leave out, where the single defaults below do not say it
 
     enum class Flag { No, Yes, FromConfig };
     Flag qkvBias = Flag::No;            ///< FromConfig: `attention_bias`, of image families `qkv_bias`
@@ -100,6 +114,7 @@ struct Family {
     bool transposedLinears = false;     ///< block matrices are stored [in, out] (GPT-2's Conv1D)
     bool learnedPositions = false;      ///< added to the embedding, no rotation
     bool scaledEmbedding = false;       ///< times sqrt(hidden size)
+    bool headless = false;              ///< a text tower: what leaves its final norm is all it gives
     bool partialRotary = false;         ///< `partial_rotary_factor` is honoured
 
     // What stock runtimes do with it.
@@ -126,10 +141,13 @@ struct ExpectedTensor {
     std::vector<std::int64_t> shape;    ///< as stored
     TensorRole role{};
     int block = -1, expert = -1;
+    int tower = 0;                      ///< of ModelShape::towers; -1 = it links them
 };
 
 /// The name of one tensor in the family's spelling. `block` and `expert` -1 where they do not apply.
 std::string tensorName(const Family& family, TensorRole role, int block = -1, int expert = -1);
+/// The same for a model that may have towers: `block` counts through all of them; of tensors outside the blocks the language tower's.
+std::string tensorName(const ModelShape& shape, TensorRole role, int block = -1, int expert = -1);
 /// Every tensor of a checkpoint of this shape, in file order. A tied head is not listed.
 std::vector<ExpectedTensor> expectedTensors(const ModelShape& shape);
 /// Those that belong to no block.
@@ -146,6 +164,12 @@ struct AxisUnits {
     std::vector<ComponentKind> segments;
 };
 AxisUnits unitsAlong(const Family& family, TensorRole role);
+
+/// How many units of a kind a block has, and how many places along an axis each takes.
+std::int64_t unitCount(const BlockShape& block, ComponentKind kind) noexcept;
+std::int64_t placesPerUnit(const BlockShape& block, ComponentKind kind) noexcept;
+/// The axis of a stored tensor along which the hidden channels lie: what reads or writes the residual stream, embedding, norms and head. -1 = none.
+int hiddenAxis(const Family& family, TensorRole role) noexcept;
 
 /// Is it used before the first block (embeddings), or after the last one? Of tensors that belong to no block.
 bool isEmbeddingRole(TensorRole role) noexcept;

@@ -25,7 +25,7 @@ bool isTable(const TensorInfo& tensor) {
 class Comparison {
 public:
     Comparison(const Checkpoint& checkpoint, const ModelShape& shape, const std::map<std::string, ExpectedTensor>& expected)
-        : m_checkpoint(checkpoint), m_shape(shape), m_family(familyOf(shape)), m_expected(expected) {}
+        : m_checkpoint(checkpoint), m_shape(shape), m_expected(expected) {}
 
     std::vector<Problem> run() {
         for (const auto& [name, tensor] : m_expected) {
@@ -64,7 +64,7 @@ private:
         if (isTable(tensor)) {
             m_table = tensor.name;
             ++m_tables;
-        } else if (m_shape.tiedEmbeddings && tensor.name == tensorName(m_family, TensorRole::LmHead)) {
+        } else if (m_shape.tiedEmbeddings && tensor.name == tensorName(m_shape, TensorRole::LmHead)) {
             tiedHead(tensor);
         } else {
             m_unexpected.push_back({Severity::Error, tensor.name, "config.json does not call for this tensor " + shapeText(tensor.shape),
@@ -73,7 +73,7 @@ private:
     }
 
     void tiedHead(const TensorInfo& head) {
-        const TensorInfo* embedding = m_checkpoint.find(tensorName(m_family, TensorRole::TokenEmbedding));
+        const TensorInfo* embedding = m_checkpoint.find(tensorName(m_shape, TensorRole::TokenEmbedding));
         if (!embedding) return;
         const bool comparable = embedding->dtype == head.dtype && embedding->shape == head.shape;
         if (comparable && sampleIsEqual(m_checkpoint.bytes(*embedding), m_checkpoint.bytes(head)))
@@ -105,7 +105,6 @@ private:
 
     const Checkpoint& m_checkpoint;
     const ModelShape& m_shape;
-    const Family& m_family;
     const std::map<std::string, ExpectedTensor>& m_expected;
     std::vector<Problem> m_problems, m_missing, m_misshapen, m_unexpected;
     int m_tables = 0;

@@ -1,6 +1,7 @@
 #include "core/anatomy/model_shape.h"
 
 #include "core/anatomy/family.h"
+#include "core/anatomy/timm_config.h"
 #include "core/base/error.h"
 #include "core/base/numbers.h"
 
@@ -128,7 +129,10 @@ private:
         if (image.patchHeight > image.height || image.patchWidth > image.width)
             bad(m_subject, "patch_size", "expected at most the image size, " + toText(image.height) + " x " + toText(image.width) + " pixels");
         image.prefixTokens = fields.distilled ? 2 : 1;
-        if (m_shape.architecture.find("ForImageClassification") != std::string::npos) {
+        if (fields.labelsField) {
+            image.labels = size(fields.labelsField, integer(fields.labelsField), 0, kMaxSize);
+            image.heads = fields.distilled && image.labels > 0 ? 2 : 1;
+        } else if (m_shape.architecture.find("ForImageClassification") != std::string::npos) {
             const auto labels = m_config.find("id2label");
             const bool listed = labels != m_config.end() && labels->is_object();
             image.labels = listed ? static_cast<int>(labels->size()) : size("num_labels", 2);
@@ -416,6 +420,25 @@ private:
 
 }  // namespace
 
+const ModelShape& ModelShape::of(const BlockShape& block) const { return towers.empty() ? *this : towers[static_cast<std::size_t>(block.tower)].shape; }
+
+bool ModelShape::operator==(const ModelShape& other) const = default;
+
+BlockSpan blocksOf(const ModelShape& shape, int tower) noexcept {
+    const auto in = [&](const BlockShape& block) { return block.tower == tower; };
+    const auto first = std::find_if(shape.blocks.begin(), shape.blocks.end(), in);
+    const auto last = std::find_if_not(first, shape.blocks.end(), in);
+    return {static_cast<int>(first - shape.blocks.begin()), static_cast<int>(last - shape.blocks.begin())};
+}
+
+ModelShape towerShape(const ModelShape& shape, int tower) {
+    ModelShape own = shape.towers[static_cast<std::size_t>(tower)].shape;
+    const BlockSpan span = blocksOf(shape, tower);
+    own.blocks.assign(shape.blocks.begin() + span.first, shape.blocks.begin() + span.last);
+    for (BlockShape& block : own.blocks) block.tower = 0;
+    return own;
+}
+
 bool BlockShape::groupsAreEqual() const noexcept {
     return std::all_of(headsPerKv.begin(), headsPerKv.end(), [this](int heads) { return heads == headsPerKv.front(); });
 }
@@ -458,19 +481,118 @@ Json blocksOfDeciLm(const Json& config, const std::string& subject) {
 
 }  // namespace
 
-ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject) {
-    if (resectConfig.is_null() && config.is_object() && config.value("model_type", Json()) == "nemotron-nas")
-        return Reader(config, blocksOfDeciLm(config, subject), subject).run();
+namespace {
+
+ModelShape readTowers(const Family& family, const Json& config, const Json& resectConfig, const std::string& subject);
+
+/// Sparse files are filled up with the family's defaults: those of image families and of towers often are.
+ModelShape readOne(const Json& config, const Json& resectConfig, const std::string& subject, bool asTower) {
     const Json& source = resectConfig.is_object() ? resectConfig : config;
     const auto type = source.is_object() ? source.find("model_type") : source.end();
     const Family* family = source.is_object() && type != source.end() && type->is_string() ? findFamily(type->get_ref<const std::string&>()) : nullptr;
-    if (!family || !family->image || !config.is_object()) return Reader(config, resectConfig, subject).run();
-    Json filled = Json::parse(family->defaults);  // these files are often sparse
+    if (isTimmConfig(config)) {
+        Json filled = Json::parse(findFamily("timm_vit")->defaults);
+        filled.update(vitConfigOfTimm(config, subject));
+        return Reader(filled, resectConfig, subject).run();
+    }
+    if (family && !family->towers.empty() && !asTower) return readTowers(*family, config, resectConfig, subject);
+    if (!family || !(family->image || asTower) || !config.is_object()) return Reader(config, resectConfig, subject).run();
+    Json filled = Json::parse(family->defaults);
     filled.update(config);
     return Reader(filled, resectConfig, subject).run();
 }
 
+/// `vision_feature_layer`: hidden states counted from the embedding output, negative ones from the last.
+std::vector<int> featureBlocks(const Json& config, int numBlocks, const std::string& subject) {
+    Json layers = config.value("vision_feature_layer", Json(-2));
+    if (!layers.is_array()) layers = Json::array({layers});
+    std::vector<int> result;
+    for (const Json& layer : layers) {
+        const auto value = layer.is_number_integer() ? layer.get<std::int64_t>() : kMaxSize;
+        const auto blocks = value < 0 ? numBlocks + 1 + value : value;
+        if (blocks < 0 || blocks > numBlocks)
+            bad(subject, "vision_feature_layer", "expected hidden states from " + toText(-numBlocks - 1) + " to " + toText(numBlocks) + ", found " + layer.dump());
+        result.push_back(static_cast<int>(blocks));
+    }
+    if (result.empty()) bad(subject, "vision_feature_layer", "expected at least one hidden state");
+    return result;
+}
+
+TowerLink readLink(const ModelShape& shape, const Json& config, const std::string& subject) {
+    TowerLink link;
+    if (shape.modelType == "clip") {
+        link.projectionSize = static_cast<int>(intField(config, "projection_dim", subject, 512));
+        if (link.projectionSize < 1 || link.projectionSize > kMaxSize) bad(subject, "projection_dim", "expected a number above 0");
+        return link;
+    }
+    const BlockSpan vision = blocksOf(shape, 0);
+    link.featureBlocks = featureBlocks(config, vision.last - vision.first, subject);
+    const std::string strategy = stringField(config, "vision_feature_select_strategy", subject, "default");
+    if (strategy != "default" && strategy != "full") bad(subject, "vision_feature_select_strategy", "expected default or full, found " + strategy);
+    link.dropsClassToken = strategy == "default";
+    link.imageTokenId = intField(config, config.contains("image_token_index") ? "image_token_index" : "image_token_id", subject, 32000);
+    link.projectorActivation = stringField(config, "projector_hidden_act", subject, "gelu");
+    link.projectorBias = boolField(config, "multimodal_projector_bias", subject, true);
+    return link;
+}
+
+/// A file that says nothing of its tower means the one of the first published checkpoints.
+Json towerConfig(const TowerFields& fields, const Json& config, const std::string& subject) {
+    const auto own = config.find(fields.configField);
+    if (own != config.end() && !own->is_null() && !own->is_object()) bad(subject, fields.configField, "expected an object, found " + own->dump());
+    Json tower = own == config.end() || own->is_null() ? Json::parse(fields.whenMissing) : *own;
+    if (!tower.contains("model_type")) tower["model_type"] = fields.defaultType;
+    return tower;
+}
+
+ModelShape readTowers(const Family& family, const Json& config, const Json& resectConfig, const std::string& subject) {
+    if (!config.is_object()) throw Error(ErrorCode::BadInput, subject, "expected an object with the model's configuration");
+    if (config.contains("quantization_config") && !config.at("quantization_config").is_null())
+        throw Error(ErrorCode::Unsupported, subject + ": quantization_config", "the weights are quantised; open the original checkpoint instead");
+    const auto listed = resectConfig.is_object() ? resectConfig.find("towers") : resectConfig.end();
+    if (resectConfig.is_object() && (listed == resectConfig.end() || !listed->is_array() || listed->size() != family.towers.size()))
+        bad("resect.json", "towers", "expected a list with one entry for each of the " + toText(family.towers.size()) + " towers");
+    std::vector<Tower> towers;
+    std::vector<BlockShape> blocks;
+    for (const TowerFields& fields : family.towers) {
+        const Json none;
+        ModelShape own = readOne(towerConfig(fields, config, subject), resectConfig.is_object() ? (*listed)[towers.size()] : none, subject + ": " + fields.configField, true);
+        if (own.image.has_value() != (towers.size() + 1 < family.towers.size()))
+            throw Error(ErrorCode::Unsupported, subject + ": " + fields.configField, "\"" + own.modelType + "\" is not what " + std::string(family.title) + " has as its " + fields.title);
+        for (BlockShape& block : own.blocks) {
+            block.tower = static_cast<int>(towers.size());
+            blocks.push_back(std::move(block));
+        }
+        own.blocks.clear();
+        towers.push_back({fields.name, fields.title, fields.prefix, fields.configField, std::move(own)});
+    }
+    ModelShape shape = towers.back().shape;
+    shape.modelType = family.modelType;
+    const Json& source = resectConfig.is_object() ? resectConfig : config;
+    const auto architectures = source.find("architectures");
+    const bool named = architectures != source.end() && architectures->is_array() && !architectures->empty() && architectures->front().is_string();
+    shape.architecture = named ? architectures->front().get<std::string>() : std::string(family.architecture);
+    shape.torchDtype = stringField(config, config.contains("torch_dtype") ? "torch_dtype" : "dtype", subject, "");
+    shape.blocks = std::move(blocks);
+    shape.towers = std::move(towers);
+    shape.link = readLink(shape, config, subject);
+    return shape;
+}
+
+}  // namespace
+
+ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject) {
+    if (resectConfig.is_null() && config.is_object() && config.value("model_type", Json()) == "nemotron-nas")
+        return Reader(config, blocksOfDeciLm(config, subject), subject).run();
+    return readOne(config, resectConfig, subject, false);
+}
+
 Json resectConfigOf(const ModelShape& shape) {
+    if (!shape.towers.empty()) {
+        Json towers = Json::array();
+        forEachTower(shape, [&](const ModelShape& tower) { towers.push_back(resectConfigOf(tower)); });
+        return Json{{"resect", 1}, {"model_type", shape.modelType}, {"architectures", Json::array({shape.architecture})}, {"towers", std::move(towers)}};
+    }
     Json blocks = Json::array();
     for (const BlockShape& block : shape.blocks) {
         Json attention, ffn;

@@ -35,6 +35,7 @@ struct BlockShape {
     int numExperts = 0;             ///< 0 = dense MLP
     int sharedFfnSize = 0;          ///< width of the shared expert, 0 = none
     int slidingWindow = 0;          ///< tokens seen, itself included; 0 = all
+    int tower = 0;                  ///< which of ModelShape::towers it belongs to; 0 in a model without
     /// KV groups of equal size?
     bool groupsAreEqual() const noexcept;
     bool operator==(const BlockShape&) const = default;
@@ -52,7 +53,24 @@ struct ImageShape {
     bool operator==(const ImageShape&) const = default;
 };
 
+/// How the towers of a model work together. Unused fields keep their defaults.
+struct TowerLink {
+    /// LLaVA: pictures enter the language model as what leaves the first so many blocks of the vision tower (0 = its embedding), side by side.
+    std::vector<int> featureBlocks;
+    bool dropsClassToken = true;    ///< LLaVA: `vision_feature_select_strategy` "default"
+    std::int64_t imageTokenId = 0;  ///< LLaVA: the token that stands for one row of picture features
+    std::string projectorActivation;///< LLaVA
+    bool projectorBias = true;      ///< LLaVA
+    int projectionSize = 0;         ///< CLIP: of the space in which pictures and texts are compared
+    bool operator==(const TowerLink&) const = default;
+};
+
+struct Tower;
+
 /// What config.json (and resect.json) say a model is made of: everything needed to build, cut and price it. No weights.
+///
+/// A model of several towers (CLIP, LLaVA) lists the blocks of all of them in the order in which they run; what holds for one tower only stands in
+/// `towers`. Its own fields are then those of its language tower, and `image` is empty.
 struct ModelShape {
     std::string modelType;          ///< `model_type`: "llama", "qwen3", ...
     std::string architecture;       ///< first of `architectures`
@@ -77,9 +95,36 @@ struct ModelShape {
     std::string torchDtype;         ///< as written in config.json, may be empty
     std::optional<ImageShape> image;///< of image families; vocabSize is then the number of labels, maxPositions the number of tokens
     std::vector<BlockShape> blocks;
+    std::vector<Tower> towers;      ///< empty for all others
+    TowerLink link;
     int numBlocks() const noexcept { return static_cast<int>(blocks.size()); }
-    bool operator==(const ModelShape&) const = default;
+    /// The shape that holds for a block: this one, or its tower's, which lists no blocks itself.
+    const ModelShape& of(int block) const { return of(blocks[static_cast<std::size_t>(block)]); }
+    const ModelShape& of(const BlockShape& block) const;
+    bool operator==(const ModelShape& other) const;
 };
+
+/// One transformer of a model that has several.
+struct Tower {
+    std::string name;               ///< "vision", "text"
+    std::string title;              ///< "Vision tower"
+    std::string prefix;             ///< of its tensors' names, before what the same family would write alone
+    std::string configField;        ///< of config.json that describes it
+    ModelShape shape;               ///< without blocks: they are ModelShape::blocks
+    bool operator==(const Tower&) const = default;
+};
+
+/// A tower with its blocks, as a model of its own.
+ModelShape towerShape(const ModelShape& shape, int tower);
+/// Blocks [first, last) of ModelShape::blocks that belong to a tower.
+struct BlockSpan { int first = 0, last = 0; };
+BlockSpan blocksOf(const ModelShape& shape, int tower) noexcept;
+/// Calls `visit` with the model itself, or with each tower as a model of its own.
+template <class Visit>
+void forEachTower(const ModelShape& shape, Visit visit) {
+    if (shape.towers.empty()) return visit(shape);
+    for (int tower = 0; tower < static_cast<int>(shape.towers.size()); ++tower) visit(towerShape(shape, tower));
+}
 
 /// Reads config.json, with the per-block overrides of resect.json where there is one (null otherwise). resect.json exists for shapes that the stock
 /// class cannot express; config.json then says `"model_type": "resect"`, so that no stock runtime builds something else from it:
@@ -89,6 +134,7 @@ struct ModelShape {
 ///
 /// `model_type` and `architectures` replace those of config.json; one entry per block, null = the layer is absent; all other fields come from config.json.
 /// `head_dim` beside them is that of blocks without attention too; an attention entry may say its own. A legacy `rope_scaling.type`, `rope_type` and the newer `rope_parameters` are all understood.
+/// Of a model of several towers `"towers"` holds one such object for each, in order, instead of "blocks".
 /// DeciLM checkpoints (model_type "nemotron-nas") are read as Llama with the sizes of their `block_configs`.
 /// Throws BadInput naming the field: absent, of the wrong type, or inconsistent (heads not a multiple of kv heads, ...);
 /// Unsupported for a model_type that the family table does not hold.

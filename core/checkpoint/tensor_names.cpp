@@ -115,12 +115,38 @@ void renameMixtral(std::vector<TensorInfo>& tensors, std::vector<Problem>& notes
     if (renamed) notes.push_back({Severity::Note, "tensor names", "stored with the names of transformers 5 (mlp); shown and exported as block_sparse_moe", ""});
 }
 
+/// LLaVA's parts have moved about: with or without "model." before them, with the language model's own "model." before or after its name, with the
+/// tower's inner "vision_model." or not, and as the first code of its authors named them.
+void renameLlava(std::vector<TensorInfo>& tensors, std::vector<Problem>& notes) {
+    static const std::pair<std::string_view, std::string_view> starts[] = {
+        {"vision_tower.vision_tower.", "vision_tower."},       {"mm_projector.0.", "multi_modal_projector.linear_1."}, {"mm_projector.2.", "multi_modal_projector.linear_2."},
+        {"lm_head.", "language_model.lm_head."},               {"layers.", "language_model.model.layers."},            {"embed_tokens.", "language_model.model.embed_tokens."},
+        {"norm.", "language_model.model.norm."}};
+    bool renamed = false;
+    for (TensorInfo& tensor : tensors) {
+        std::string name = tensor.name;
+        if (name.starts_with("model.")) name.erase(0, 6);
+        for (const auto& [from, to] : starts)
+            if (name.starts_with(from)) name.replace(0, from.size(), to);
+        const auto insert = [&](std::string_view part, std::string_view missing, std::string_view orElse) {
+            if (name.starts_with(part) && !name.substr(part.size()).starts_with(missing) && !name.substr(part.size()).starts_with(orElse)) name.insert(part.size(), missing);
+        };
+        insert("language_model.", "model.", "lm_head.");
+        insert("vision_tower.", "vision_model.", "vision_model.");
+        renamed = renamed || name != tensor.name;
+        tensor.name = std::move(name);
+    }
+    if (renamed) notes.push_back({Severity::Note, "tensor names", "stored with names of another generation; shown and exported as transformers writes them", ""});
+}
+
 }  // namespace
 
 void normaliseTensorNames(const Json& config, std::vector<TensorInfo>& tensors, std::vector<Problem>& notes) {
     const auto type = config.is_object() ? config.find("model_type") : config.end();
     if (!config.is_object() || type == config.end() || !type->is_string()) return;
     const auto& modelType = type->get_ref<const std::string&>();
+    if (modelType == "resect") return;  // what we wrote has its names
+    if (modelType == "llava") return renameLlava(tensors, notes);
     addPrefix(prefixOf(modelType), tensors, notes);
     splitExperts(expertNamesOf(modelType), tensors, notes);
     if (modelType == "mixtral") renameMixtral(tensors, notes);

@@ -1,6 +1,7 @@
 #include "core/export/config_rewrite.h"
 
 #include "core/anatomy/family.h"
+#include "core/anatomy/timm_config.h"
 #include "core/base/error.h"
 #include "core/base/numbers.h"
 #include "core/export/block_fields.h"
@@ -64,20 +65,32 @@ void setSizes(Json& config, const ModelShape& source, const ModelShape& result) 
     const Family& family = familyOf(result);
     const ConfigFields& fields = family.fields;
     const Sizes before = sizesOf(source), after = sizesOf(result);
+    if (result.hiddenSize != source.hiddenSize) {
+        config[fields.hidden] = result.hiddenSize;
+        config[fields.eps] = result.normEps;
+    }
     config[fields.heads] = after.heads;
     if (fields.kvHeads && (after.kvHeads != after.heads || config.contains(fields.kvHeads))) config[fields.kvHeads] = after.kvHeads;
     if (fields.headDim) {
         const bool explicitAlready = config.contains(fields.headDim) && !config[fields.headDim].is_null();
-        if (explicitAlready || after.heads != before.heads || std::int64_t{after.heads} * after.headDim != result.hiddenSize)
+        if (explicitAlready || after.heads != before.heads || result.hiddenSize != source.hiddenSize || std::int64_t{after.heads} * after.headDim != result.hiddenSize)
             config[fields.headDim] = after.headDim;
     }
     setSize(config, fields.ffn, before.denseWidth, after.denseWidth);
     if (!family.moe || after.experts == 0) return;
     setSize(config, family.moe->width, before.routedWidth, after.routedWidth);
     setSize(config, family.moe->experts, before.experts, after.experts);
-    if (!family.moe->sharedCount || after.routedWidth == before.routedWidth) return;
+    if (family.moe->sharedWidth) {
+        const auto widest = [](const ModelShape& shape) {
+            int width = 0;
+            for (const BlockShape& block : shape.blocks) width = std::max(width, block.sharedFfnSize);
+            return width;
+        };
+        setSize(config, family.moe->sharedWidth, widest(source), widest(result));
+    }
+    if (!family.moe->sharedCount) return;
     for (const BlockShape& block : result.blocks)  // so many routed widths wide
-        if (block.sharedFfnSize > 0) config[family.moe->sharedCount] = block.sharedFfnSize / after.routedWidth;
+        if (block.sharedFfnSize > 0) config[family.moe->sharedCount] = std::max(1, block.sharedFfnSize / after.routedWidth);
 }
 
 /// A step that says which blocks are mixtures does not survive dropped blocks; the list of dense ones does.
@@ -165,8 +178,70 @@ void setConfigDtype(Json& config, DType dtype) {
     if (!written) config["torch_dtype"] = value;
 }
 
+namespace {
+
+/// Each tower's configuration as that of a model of its own; where one cannot say its sizes, resect.json says those of all.
+ConfigRewrite rewriteTowers(const Json& config, const ModelShape& source, const Cut& cut, const ModelShape& result, SliceWay way, std::optional<DType> dtype) {
+    ConfigRewrite rewrite{config, nullptr, {}};
+    removeCodePointers(rewrite.config, rewrite.notes);
+    for (int tower = 0; tower < static_cast<int>(source.towers.size()); ++tower) {
+        const BlockSpan span = blocksOf(source, tower);
+        const Tower& own = source.towers[static_cast<std::size_t>(tower)];
+        const ModelShape before = towerShape(source, tower), after = towerShape(result, tower);
+        Json filled = config.value(own.configField, Json::object());
+        if (filled.is_null() || filled.empty()) filled = Json::parse(familyOf(source).towers[static_cast<std::size_t>(tower)].whenMissing);
+        if (!filled.contains("model_type")) filled["model_type"] = own.shape.modelType;
+        const Json given = filled;
+        Json complete = Json::parse(familyOf(own.shape).defaults);
+        complete.update(filled);
+        ConfigRewrite part = rewriteConfig(complete, before, {{cut.blocks.begin() + span.first, cut.blocks.begin() + span.last}, {}}, after, way, {});
+        for (auto entry = complete.begin(); entry != complete.end(); ++entry)  // what was left out and still holds stays out
+            if (!given.contains(entry.key()) && part.config.contains(entry.key()) && part.config[entry.key()] == entry.value()) part.config.erase(entry.key());
+        part.config["model_type"] = own.shape.modelType;
+        if (given.contains("architectures")) part.config["architectures"] = given["architectures"];
+        else part.config.erase("architectures");
+        rewrite.config[own.configField] = std::move(part.config);
+        for (Problem& note : part.notes) note.subject.insert(0, own.configField + ": "), rewrite.notes.push_back(std::move(note));
+    }
+    if (!source.link.featureBlocks.empty()) {
+        const BlockSpan vision = blocksOf(result, 0);
+        const Json given = config.value("vision_feature_layer", Json(-2));
+        Json layers = Json::array();
+        for (std::size_t i = 0; i < result.link.featureBlocks.size(); ++i) {
+            const Json& old = given.is_array() ? given[i] : given;
+            const int end = result.link.featureBlocks[i];
+            layers.push_back(old.get<std::int64_t>() < 0 ? end - (vision.last - vision.first) - 1 : end);
+        }
+        rewrite.config["vision_feature_layer"] = given.is_array() ? layers : layers.front();
+    }
+    if (dtype) setConfigDtype(rewrite.config, *dtype);
+    const bool stock = isUniform(result);
+    rewrite.config["model_type"] = stock ? result.modelType : "resect";
+    rewrite.config["architectures"] = Json::array({stock ? result.architecture : std::string("ResectForCausalLM")});
+    if (!stock) rewrite.resect = resectConfigOf(result);
+    checkReadsBack(rewrite, result);
+    return rewrite;
+}
+
+ConfigRewrite rewriteTimm(const Json& config, const ModelShape& source, const ModelShape& result) {
+    const bool stock = isUniform(result);
+    ConfigRewrite rewrite{timmConfigAfter(config, source, result), nullptr, {}};
+    if (rewrite.config.value("model_type", "") == "resect") rewrite.config.erase("model_type");
+    if (result.modelType == "timm_wrapper") rewrite.config["model_type"] = result.modelType;
+    if (!stock) {
+        rewrite.config["model_type"] = "resect";
+        rewrite.resect = resectConfigOf(result);
+    }
+    checkReadsBack(rewrite, result);
+    return rewrite;
+}
+
+}  // namespace
+
 ConfigRewrite rewriteConfig(const Json& config, const ModelShape& source, const Cut& cut, const ModelShape& result,
                             SliceWay way, std::optional<DType> dtype) {
+    if (isTimmConfig(config)) return rewriteTimm(config, source, result);
+    if (!source.towers.empty()) return rewriteTowers(config, source, cut, result, way, dtype);
     ConfigRewrite rewrite{config, nullptr, {}};
     std::vector<int> kept(source.blocks.size());
     std::iota(kept.begin(), kept.end(), 0);

@@ -20,6 +20,7 @@ enum Feature : std::size_t {
     UnknownFamily,
     BlocksDropped,         // S1
     MlpOddWidth,           // S3: not a multiple of 32, what block quantisers want
+    HiddenOddWidth,        // S11: not a multiple of 32
     MlpVaries,             // S4
     HeadsExplicit,         // S5, S6: heads x headDim is not hidden_size, so that `head_dim` must be read from the configuration
     HeadsNotDividing,      // S5: hidden_size is not a multiple of the head count
@@ -33,6 +34,8 @@ enum Feature : std::size_t {
     WindowsShifted,        // S1c: sliding blocks no longer stand where their index says
     DenseAmongMixtures,    // some blocks have a dense MLP, the others experts
     Pictures,              // a vision transformer
+    Headless,              // a text tower alone
+    Towers,                // several transformers in one checkpoint
     NumFeatures,
 };
 using Features = std::bitset<NumFeatures>;
@@ -66,15 +69,17 @@ constexpr std::array kRules{
     Rule{MlpOddWidth, "*", L, kOpens,
          "MLP width {width} is not a multiple of 32: opens, but block quantisation falls back to F16 for these tensors."},
 
+    Rule{HiddenOddWidth, "*", L, kOpens, "Hidden size {hidden} is not a multiple of 32: opens, but block quantisation falls back to F16 for nearly all tensors."},
+
     Rule{MlpVaries, "*", T, kPad, "It reads one intermediate_size for all blocks; here MLP widths differ."},
     Rule{MlpVaries, "*", V, kPad, "It reads one intermediate_size for all blocks; here MLP widths differ."},
     Rule{MlpVaries, "*", L, kPad, "Its converter writes one feed_forward_length for this family; here MLP widths differ."},
     Rule{MlpVaries, "*", P, kPad, "Opens on the padded copy, as the base model must open in transformers."},
 
     Rule{HeadsExplicit, "llama mistral", T, kOpens, "Needs transformers 4.45 or newer, which reads head_dim."},
-    Rule{HeadsExplicit, "gpt2 vit deit clip_vision_model", T, kPad, "Its class derives the head size from {hidden} / {heads}, which is not the real one."},
+    Rule{HeadsExplicit, "gpt2 vit deit timm_vit timm_deit timm_wrapper clip_vision_model clip_text_model", T, kPad, "Its class derives the head size from {hidden} / {heads}, which is not the real one."},
     Rule{HeadsExplicit, "gpt2", V, kPad, "It derives the head size from {hidden} / {heads}, which is not the real one."},
-    Rule{HeadsExplicit, "gpt2 vit deit clip_vision_model", P, kPad, "The base model opens in transformers only after padding."},
+    Rule{HeadsExplicit, "gpt2 vit deit timm_vit timm_deit timm_wrapper clip_vision_model clip_text_model", P, kPad, "The base model opens in transformers only after padding."},
     Rule{HeadsExplicit, "deepseek", T, kPad, "Its class derives the head size from {hidden} / {heads}, which is not the real one."},
     Rule{HeadsExplicit, "deepseek", V, kPad, "It derives the head size from {hidden} / {heads}, which is not the real one."},
     Rule{HeadsExplicit, "deepseek", P, kPad, "The base model opens in transformers only after padding."},
@@ -142,6 +147,13 @@ constexpr std::array kRules{
     Rule{Pictures, "*", V, kNo, "It serves language models; this is a vision transformer."},
     Rule{Pictures, "*", L, kNo, "It runs language models; this is a vision transformer."},
 
+    Rule{Pictures, "timm_vit timm_deit timm_wrapper", T, kOpens, "Through timm, or as timm_wrapper where the timm package is installed."},
+    Rule{Headless, "*", V, kNo, "It serves language models; this is a text tower without a head."},
+    Rule{Headless, "*", L, kNo, "It runs language models; this is a text tower without a head."},
+    Rule{HeadsExplicit, "clip_vision_model clip_text_model", V, kPad, "It derives the head size from {hidden} / {heads}, which is not the real one."},
+    Rule{Towers, "clip", V, kNo, "It serves language models; this compares pictures and texts."},
+    Rule{Towers, "*", L, kNo, "It wants language model and picture projector as two .gguf files, which Resect does not write."},
+
     Rule{DenseAmongMixtures, "qwen2_moe qwen3_moe", L, kNo, "It expects a mixture of experts in every block of this family."},
 };
 
@@ -169,6 +181,7 @@ Features featuresOf(const ModelShape& shape) {
     const BlockShape *dense = nullptr, *mixture = nullptr;  // the first of each kind
     features[FirstAttentionAbsent] = !shape.blocks.empty() && !shape.blocks.front().hasAttention;
     constexpr int kQuantBlock = 32;
+    features[HiddenOddWidth] = shape.hiddenSize % kQuantBlock != 0;
     for (std::size_t i = 0; i < shape.blocks.size() && family->window == Family::Window::Alternating; ++i)
         if ((shape.blocks[i].slidingWindow > 0) != (i % 2 == 0)) features.set(WindowsShifted);
     for (const BlockShape& block : shape.blocks) {
@@ -191,6 +204,7 @@ Features featuresOf(const ModelShape& shape) {
     }
     features[DenseAmongMixtures] = dense && mixture;
     features[Pictures] = family->image != nullptr;
+    features[Headless] = family->headless;
     return features;
 }
 
@@ -232,9 +246,33 @@ std::vector<RuntimeVerdict> judge(const ModelShape& shape, const Features& featu
     return result;
 }
 
+/// Features of the whole, or of its towers together: the worst verdict counts, and every reason says of which tower it is.
+std::vector<RuntimeVerdict> judge(const ModelShape& shape, bool blocksDropped) {
+    if (shape.towers.empty()) {
+        Features features = featuresOf(shape);
+        features[BlocksDropped] = blocksDropped;
+        return judge(shape, features);
+    }
+    Features own;
+    own[Towers] = true;
+    own[BlocksDropped] = blocksDropped;
+    std::vector<RuntimeVerdict> rows = judge(shape, own);
+    for (int tower = 0; tower < static_cast<int>(shape.towers.size()); ++tower) {
+        const ModelShape part = towerShape(shape, tower);
+        Features features = featuresOf(part);
+        features[Pictures] = features[Headless] = false;
+        const std::vector<RuntimeVerdict> found = judge(part, features);
+        for (std::size_t row = 0; row < rows.size(); ++row) {
+            rows[row].verdict = std::max(rows[row].verdict, found[row].verdict);
+            for (const std::string& reason : found[row].reasons) rows[row].reasons.push_back(shape.towers[static_cast<std::size_t>(tower)].title + ": " + reason);
+        }
+    }
+    return rows;
+}
+
 bool fitsDeciLm(const ModelShape& source, const Cut& cut) {
     try {
-        return !deciShape(source, cut).blocks.empty();
+        return source.towers.empty() && !deciShape(source, cut).blocks.empty();
     } catch (const Error&) {
         return false;
     }
@@ -283,7 +321,8 @@ std::string pythonQuoted(const std::string& text) {
 }
 
 std::string loadCommand(Runtime runtime, const ModelShape& shape, const std::string& folder) {
-    const std::string loader = !shape.image ? "AutoModelForCausalLM" : shape.image->labels > 0 ? "AutoModelForImageClassification" : "AutoModel";
+    const std::string loader = !shape.towers.empty() ? shape.architecture : !shape.image ? "AutoModelForCausalLM" : shape.image->labels > 0 ? "AutoModelForImageClassification" : "AutoModel";
+    if (shape.modelType == "timm_vit" || shape.modelType == "timm_deit") return runtime == T ? "timm.create_model(" + pythonQuoted("local-dir:" + folder) + ", pretrained=True)" : std::string();
     const std::string load = loader + ".from_pretrained(" + pythonQuoted(folder) + ")";
     switch (runtime) {
     case T:
@@ -316,20 +355,23 @@ std::string_view name(LoadAdvice::Evidence evidence) noexcept {
 
 std::vector<RuntimeVerdict> verdicts(const ModelShape& source, const Cut& cut) {
     const ModelShape after = shapeAfter(source, cut);
-    Features features = featuresOf(after);
-    features[BlocksDropped] = after.numBlocks() < source.numBlocks();
-    std::vector<RuntimeVerdict> rows = judge(after, features);
+    std::vector<RuntimeVerdict> rows = judge(after, after.numBlocks() < source.numBlocks());
     RuntimeVerdict& vllm = rows[static_cast<std::size_t>(V)];
     if (vllm.verdict == Verdict::AfterPadding && fitsDeciLm(source, cut))
         vllm.reasons.emplace_back("Or as it is, in the form of DeciLM (way heterogeneous; needs --trust-remote-code).");
-    if (findFamily(source.modelType) && !source.image) judgeGguf(rows[static_cast<std::size_t>(L)], ggufChoice(source, cut));
+    if (findFamily(source.modelType) && !source.image && source.towers.empty() && !familyOf(source).headless) judgeGguf(rows[static_cast<std::size_t>(L)], ggufChoice(source, cut));
     return rows;
 }
 
-std::vector<RuntimeVerdict> verdicts(const ModelShape& written) { return judge(written, featuresOf(written)); }
+std::vector<RuntimeVerdict> verdicts(const ModelShape& written) { return judge(written, false); }
 
 bool isUniform(const ModelShape& shape) noexcept {
     if (shape.blocks.empty()) return false;
+    if (!shape.towers.empty()) {
+        bool all = true;
+        forEachTower(shape, [&](const ModelShape& tower) { all = all && isUniform(tower); });
+        return all;
+    }
     const BlockShape& first = shape.blocks.front();
     const Family* family = findFamily(shape.modelType);
     // Some classes know no head size of their own.

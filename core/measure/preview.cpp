@@ -28,6 +28,7 @@ struct UncutBatch {
 };
 
 int firstCutBlock(const Cut& cut) {
+    if (!cut.hidden.empty()) return -1;  // the embedding is another one already
     for (std::size_t block = 0; block < cut.blocks.size(); ++block)
         if (!cut.blocks[block].empty()) return static_cast<int>(block);
     return static_cast<int>(cut.blocks.size());

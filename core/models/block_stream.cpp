@@ -1,4 +1,5 @@
 #include "core/anatomy/anatomy.h"
+#include "core/base/error.h"
 #include "core/models/decoder.h"
 
 #include <torch/types.h>
@@ -9,7 +10,13 @@ namespace resect {
 struct BlockStream::Data {
     Data(const Checkpoint& checkpoint, const LoadOptions& options)
         : source(checkpointWeights(checkpoint, frozen(options))),
-          model(Anatomy::of(checkpoint).shape(), frozen(options), source, Decoder::Parts::None) {}
+          model(single(Anatomy::of(checkpoint).shape()), frozen(options), source, Decoder::Parts::None) {}
+    static ModelShape single(ModelShape shape) {
+        if (!shape.towers.empty()) {
+            throw Error(ErrorCode::Unsupported, std::string(familyOf(shape).title), "a model of several towers cannot be run block by block; it must fit into memory");
+        }
+        return shape;
+    }
     static LoadOptions frozen(LoadOptions options) {
         options.trainable = false;
         return options;

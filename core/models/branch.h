@@ -49,8 +49,11 @@ struct RunContext {
     const TokenLayout* layout = nullptr;
     std::function<const RotaryTable::Rows&(int rotaryDim)> rotary;
     LayerCache* cache = nullptr;   ///< of this block's attention; null = no cache
+    torch::Tensor hiddenMask{};    ///< [D], 0 for hidden channels that are cut; undefined = all are there
 
     bool wants(TapPoint point) const { return observer && observer->wants(point, block); }
+    /// What a layer writes, without the hidden channels that are cut: before its post-norm, which must not see them.
+    torch::Tensor kept(const torch::Tensor& x_BTD) const { return hiddenMask.defined() ? x_BTD * hiddenMask : x_BTD; }
     void tap(TapPoint point, const torch::Tensor& value) const;  ///< shows the value to the observer if it wants it
 };
 

@@ -149,6 +149,12 @@ void Decoder::setCut(const Cut& cut) {
                                                     std::to_string(m_shape.blocks.size()));
     }
     m_cut = cut;
+    m_hiddenMask = torch::Tensor();
+    if (!cut.hidden.empty()) {
+        const std::vector<int> kept = keptHidden(m_shape, cut);
+        const auto indices = torch::tensor(std::vector<std::int64_t>(kept.begin(), kept.end()), torch::kInt64);
+        m_hiddenMask = torch::zeros({m_shape.hiddenSize}, torch::kFloat32).index_fill(0, indices, 1).to(m_device, m_dtype);
+    }
     for (int block = 0; block < m_shape.numBlocks(); ++block) {
         applyCut(block);
     }
@@ -205,7 +211,7 @@ torch::Tensor Decoder::embed(const TokenBatch& batch, const KvCache* cache) cons
         }
         x_BTD = x_BTD + torch::embedding(table_PD, positions_BT);
     }
-    return x_BTD;
+    return m_hiddenMask.defined() ? x_BTD * m_hiddenMask : x_BTD;
 }
 
 torch::Tensor Decoder::embedImages(const torch::Tensor& pixels_BCHW) const {
@@ -260,6 +266,7 @@ torch::Tensor Decoder::runBlocks(torch::Tensor x_BTD, const TokenBatch& batch, i
     RunContext context;
     context.observer = observer;
     context.layout = &layout;
+    context.hiddenMask = m_hiddenMask;
     context.rotary = [&](int rotating) -> const RotaryTable::Rows& {
         auto found = rows.find(rotating);
         return found != rows.end() ? found->second : rows.emplace(rotating, layout.rotary(m_rotary.at(rotating))).first->second;
@@ -296,20 +303,26 @@ torch::Tensor Decoder::head(const torch::Tensor& normed_BTD) const {
     if (m_shape.image) {
         return classify(normed_BTD);
     }
-    return ops::softcap(ops::linear(normed_BTD, headWeight(), {}), m_shape.finalSoftcap);
+    return m_family.headless ? normed_BTD : ops::softcap(ops::linear(normed_BTD, headWeight(), {}), m_shape.finalSoftcap);
 }
 
 torch::Tensor Decoder::loss(const TokenBatch& batch, const torch::Tensor& targets_BT) const {
+    if (!m_shape.image && targets_BT.sizes() != batch.ids_BT.sizes()) {
+        throw Error(ErrorCode::BadInput, "targets", "have another shape than the token ids");
+    }
+    return lossAfter(runBlocks(embed(batch, nullptr), batch, 0, m_shape.numBlocks(), nullptr, nullptr), targets_BT);
+}
+
+torch::Tensor Decoder::lossAfter(const torch::Tensor& x_BTD, const torch::Tensor& targets_BT) const {
+    if (m_family.headless || (m_shape.image && m_shape.image->labels == 0)) {
+        throw Error(ErrorCode::Unsupported, "loss", std::string(m_family.title) + " has no head, so that there is nothing to be right or wrong about");
+    }
+    const auto normed_BTD = finalNorm(x_BTD);
     if (m_shape.image) {
-        const auto normed_BTD = finalNorm(runBlocks(embed(batch, nullptr), batch, 0, m_shape.numBlocks(), nullptr, nullptr));
         const auto logits_BV = classify(normed_BTD).select(1, 0);
         const auto wide = logits_BV.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
         return torch::cross_entropy_loss(logits_BV.to(wide), targets_BT.reshape({-1}).to(m_device));
     }
-    if (targets_BT.sizes() != batch.ids_BT.sizes()) {
-        throw Error(ErrorCode::BadInput, "targets", "have another shape than the token ids");
-    }
-    const auto normed_BTD = finalNorm(runBlocks(embed(batch, nullptr), batch, 0, m_shape.numBlocks(), nullptr, nullptr));
     return ops::headLoss(normed_BTD.view({-1, normed_BTD.size(2)}), headWeight(), targets_BT.reshape({-1}), m_shape.finalSoftcap);
 }
 

@@ -55,6 +55,9 @@ public:
     std::vector<std::string> linearRoles(int block) const override;
     std::unique_ptr<KvCache> makeCache(int batchSize, int capacity) const override;
 
+    /// The loss of what leaves the last block.
+    torch::Tensor lossAfter(const torch::Tensor& x_BTD, const torch::Tensor& targets_BT) const;
+
     // For a block stream: one part at a time.
     void loadEmbedding(const WeightSource& source);
     void loadBlock(int block, const WeightSource& source);
@@ -80,6 +83,7 @@ private:
     std::map<TensorRole, torch::Tensor> m_outer;    // the others that belong to no block, as far as they are loaded
     std::vector<DecoderBlock> m_blocks;
     Cut m_cut;                                  // without blocks = none
+    torch::Tensor m_hiddenMask;                 // [D], undefined = all hidden channels are there
     mutable std::map<int, RotaryTable> m_rotary;// by rotating dimensions
 };
 

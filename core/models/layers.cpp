@@ -150,7 +150,7 @@ public:
         AttentionInput input;
         input.q_BTNH = positioned(headsOf(q_BTC, m_qNorm, {b, t, n, h}), context);
         input.k_BSGH = positioned(headsOf(k_BTC, m_kNorm, {b, t, g, h}), context);
-        input.v_BSGH = v_BTC.view({b, t, g, h});
+        input.v_BSGH = clipped(v_BTC.view({b, t, g, h}));
         input.headsPerKv = &m_shape.headsPerKv;
         input.span = context.layout->span();
         input.span.window = m_shape.slidingWindow;
@@ -165,7 +165,7 @@ public:
             heads_BTC = heads_BTC * m_headMask;
         }
         context.tap(TapPoint::HeadOutputs, heads_BTC);
-        return m_postNorm(m_o(heads_BTC));
+        return m_postNorm(context.kept(m_o(heads_BTC)));
     }
 
     void visitParameters(const ParameterVisitor& visit) override {
@@ -200,17 +200,13 @@ private:
                 qkv[i] = m_inputs[i](normed_BTD);
             }
         }
-        if (m_clip > 0) {
-            for (torch::Tensor& x : qkv) {
-                x = x.clamp(-m_clip, m_clip);
-            }
-        }
         return qkv;
     }
     /// Normed over each head, or over all heads together before they are told apart.
     torch::Tensor headsOf(const torch::Tensor& x_BTC, const Norm& norm, std::array<std::int64_t, 4> sizes) const {
-        return m_normsHeads ? norm(x_BTC.view(sizes)) : norm(x_BTC).view(sizes);
+        return clipped(m_normsHeads ? norm(x_BTC.view(sizes)) : norm(x_BTC).view(sizes));
     }
+    torch::Tensor clipped(const torch::Tensor& x) const { return m_clip > 0 ? x.clamp(-m_clip, m_clip) : x; }
     torch::Tensor positioned(const torch::Tensor& x_BTNH, const RunContext& context) const {
         if (m_rotaryDim == 0) {
             return x_BTNH;
@@ -316,7 +312,7 @@ public:
             channels_BTF = channels_BTF * m_channelMask;
         }
         context.tap(TapPoint::Channels, channels_BTF);
-        return m_postNorm(m_mlp.down(channels_BTF));
+        return m_postNorm(context.kept(m_mlp.down(channels_BTF)));
     }
     void visitParameters(const ParameterVisitor& visit) override {
         m_mlp.visitParameters(visit);
@@ -391,7 +387,7 @@ public:
         if (norms_MK.defined()) {
             context.tap(TapPoint::ExpertNorms, norms_MK.view(sizes_BTK));
         }
-        return m_postNorm(out_MD.view(x_BTD.sizes()));
+        return m_postNorm(context.kept(out_MD.view(x_BTD.sizes())));
     }
 
     void visitParameters(const ParameterVisitor& visit) override {
@@ -426,6 +422,7 @@ public:
         const auto mask = unitMask(kept, m_shape.numExperts, 1, m_norm.weight());
         m_expertBias = mask.defined() ? mask.log() : mask;  // 0 or -inf
         m_keptExperts = static_cast<int>(kept.size());
+        m_sharedMask = m_shared ? unitMask(keptSharedChannels(m_shape, cut), m_shape.sharedFfnSize, 1, m_norm.weight()) : torch::Tensor();
         for (std::size_t expert = 0; expert < m_experts.size(); ++expert) {
             m_channelMasks[expert] = unitMask(keptChannels(m_shape, cut, static_cast<int>(expert)), m_shape.ffnSize, 1, m_norm.weight());
         }
@@ -433,7 +430,11 @@ public:
 
 private:
     torch::Tensor shared(const torch::Tensor& h_MD) const {
-        const auto out_MD = m_shared->down(m_shared->channels(h_MD));
+        auto channels_MF = m_shared->channels(h_MD);
+        if (m_sharedMask.defined()) {
+            channels_MF = channels_MF * m_sharedMask;
+        }
+        const auto out_MD = m_shared->down(channels_MF);
         return m_sharedGate.linear ? torch::sigmoid(m_sharedGate(h_MD)) * out_MD : out_MD;
     }
 
@@ -446,6 +447,7 @@ private:
     Norm m_norm, m_postNorm;
     torch::Tensor m_expertBias;                 // [E]
     std::vector<torch::Tensor> m_channelMasks;  // [F], of each expert
+    torch::Tensor m_sharedMask;                  // [Fs]
     int m_keptExperts = m_shape.numExperts;
 };
 

@@ -1,7 +1,7 @@
 #include "core/anatomy/anatomy.h"
 #include "core/base/error.h"
 #include "core/base/numbers.h"
-#include "core/models/decoder.h"
+#include "core/models/tower_model.h"
 #include "core/models/torch_compat.h"
 
 #include <cstring>
@@ -81,7 +81,7 @@ std::unique_ptr<LanguageModel> LanguageModel::load(const Checkpoint& checkpoint,
     const Anatomy anatomy = Anatomy::of(checkpoint);
     const ModelShape& shape = anatomy.shape();
     requireMemory(shape, options, checkpoint.folder().string());
-    return std::make_unique<Decoder>(shape, options, checkpointWeights(checkpoint, options), Decoder::Parts::All, job);
+    return makeModel(shape, options, checkpointWeights(checkpoint, options), job);
 }
 
 std::unique_ptr<LanguageModel> LanguageModel::random(const ModelShape& shape, const LoadOptions& options, double std, std::uint64_t seed) {
@@ -102,7 +102,7 @@ std::unique_ptr<LanguageModel> LanguageModel::random(const ModelShape& shape, co
         }
         return tensor.to(options.device, computeDtype(options)).requires_grad_(options.trainable);
     };
-    return std::make_unique<Decoder>(shape, options, source, Decoder::Parts::All);
+    return makeModel(shape, options, source);
 }
 
 }  // namespace resect

@@ -45,7 +45,8 @@ struct TokenBatch {
     torch::Tensor mask_BT;
     /// Int64 [B,T] document number for packed rows: tokens attend within their document only and positions restart. Undefined = one.
     torch::Tensor documents_BT;
-    /// f32 [B,C,height,width], scaled and normalised as the model expects: what image families run instead of ids, which are then undefined.
+    /// f32 [B,C,height,width], scaled and normalised as the model expects: what image families run instead of ids, which are then undefined. Of
+    /// LLaVA the pictures for the placeholders among the ids, in order; of CLIP pictures or ids, to compare them both.
     torch::Tensor pixels_BCHW{};
     /// The same rows again on `device` (a no-op when they already are).
     TokenBatch to(torch::Device device) const;
@@ -110,7 +111,7 @@ public:
     /// classifier the normed class token [B,1,D].
     virtual torch::Tensor head(const torch::Tensor& normed_BTD) const = 0;
     /// embed + blocks + finalNorm + head.
-    torch::Tensor logits(const TokenBatch& batch, Observer* observer = nullptr, KvCache* cache = nullptr) const;
+    virtual torch::Tensor logits(const TokenBatch& batch, Observer* observer = nullptr, KvCache* cache = nullptr) const;
     /// Mean cross entropy (f32 scalar) of the positions whose target is not -100; targets_BT int64, already shifted (targets[t] follows
     /// ids[t]); of image families [B,1], the label. Logits exist for a few rows at a time only. 0 without gradient contributions when no position has a target. Differentiable once.
     virtual torch::Tensor loss(const TokenBatch& batch, const torch::Tensor& targets_BT) const = 0;

@@ -30,6 +30,7 @@ public:
         checkOverlaps();
         for (std::size_t b = 0; b < m_source.blocks.size(); ++b) {
             if (m_cut.blocks[b].empty() || m_cut.blocks[b].block) continue;
+            checkSharedChannels(static_cast<int>(b));
             checkAttention(static_cast<int>(b));
             checkChannels(static_cast<int>(b));
             checkExperts(static_cast<int>(b));
@@ -225,12 +226,21 @@ private:
             "Drop its MLP as a whole, or keep at least one channel.", edit, std::move(instead));
     }
 
+    void checkSharedChannels(int b) {
+        if (source(b).sharedFfnSize == 0 || cut(b).ffn || cut(b).sharedChannels.empty() || !keptSharedChannels(source(b), cut(b)).empty()) return;
+        const int edit = lastEdit({DropTarget::Channels}, b);
+        std::vector<EditPointer> instead;
+        if (const EditPointer smaller = edit < 0 ? nullptr : without(*drop(edit), {*drop(edit)->set().begin()})) instead.push_back(smaller);
+        add(Severity::Error, "block " + text(b) + " shared expert", "This would remove every channel of the shared expert of block " + text(b) + ".", "Keep at least one channel.",
+            edit, std::move(instead));
+    }
+
     /// Every token is sent to a fixed number of experts, and each group of experts must stay as large as the others.
     void checkExperts(int b) {
         if (!source(b).hasFfn || cut(b).ffn || cut(b).experts.empty()) return;
         const std::string subject = "block " + text(b) + " experts";
         const std::vector<int> kept = keptExperts(source(b), cut(b));
-        const int edit = lastEdit({DropTarget::Experts}, b), least = m_source.numExpertsPerToken;
+        const int edit = lastEdit({DropTarget::Experts}, b), least = m_source.of(b).numExpertsPerToken;
         if (static_cast<int>(kept.size()) < least) {
             std::vector<EditPointer> instead;
             if (edit >= 0) {
@@ -254,6 +264,10 @@ private:
 
     void checkWhole() {
         const std::vector<int> kept = keptBlocks(m_cut);
+        if (!m_cut.hidden.empty() && keptHidden(m_source, m_cut).empty()) {
+            add(Severity::Error, "plan", "This would remove every hidden channel.", "Keep at least one.", numEdits() - 1);
+            return;
+        }
         if (kept.empty()) {
             const int edit = lastEdit({DropTarget::Blocks}, m_source.numBlocks() - 1);
             std::vector<EditPointer> instead;
@@ -264,6 +278,12 @@ private:
             return;
         }
         const ModelShape after = shapeAfter(m_source, m_cut);
+        for (int tower = 0; tower < static_cast<int>(m_source.towers.size()); ++tower) {
+            if (const BlockSpan left = blocksOf(after, tower); left.first < left.last) continue;
+            add(Severity::Error, "plan", "This would remove every block of the " + m_source.towers[static_cast<std::size_t>(tower)].name + " tower.", "Keep at least one.",
+                lastEdit({DropTarget::Blocks}, blocksOf(m_source, tower).first));
+            return;
+        }
         const auto hasLayer = [](const BlockShape& block) { return block.hasAttention || block.hasFfn; };
         if (std::none_of(after.blocks.begin(), after.blocks.end(), hasLayer)) {
             add(Severity::Error, "plan", "This would remove every attention and every MLP of the model.",
@@ -276,8 +296,10 @@ private:
                     "Both layers of block " + text(kept[i]) + " are dropped, so an empty block stays.",
                     "Drop the whole block instead: the result computes the same and is smaller.",
                     lastEdit({DropTarget::Attention, DropTarget::Mlp}, kept[i]));
-        checkFirstBlock(kept.front(), after.blocks.front());
-        checkHeadCount(after);
+        const auto language = m_source.towers.empty() ? kept.begin() : std::lower_bound(kept.begin(), kept.end(), blocksOf(m_source, static_cast<int>(m_source.towers.size()) - 1).first);
+        checkFirstBlock(*language, after.blocks[static_cast<std::size_t>(language - kept.begin())]);
+        for (std::size_t i = 0; i < kept.size(); ++i)
+            if (checkHeadCount(kept[i], after.blocks[i], m_source.towers.empty() ? after.hiddenSize : m_source.of(kept[i]).hiddenSize)) break;
         checkExpertCounts(kept, after);
     }
 
@@ -321,21 +343,22 @@ private:
             std::move(advice), edit, std::move(instead));
     }
 
-    void checkHeadCount(const ModelShape& after) {
-        const Family& family = familyOf(m_source);
-        const auto uneven = [&](const BlockShape& block) {
-            return block.hasAttention && block.groupsAreEqual() && m_source.hiddenSize % block.numHeads != 0;
-        };
-        const auto found = std::find_if(after.blocks.begin(), after.blocks.end(), uneven);
-        if (!family.needsHiddenDivisibleByHeads || found == after.blocks.end()) return;
-        if (std::all_of(m_source.blocks.begin(), m_source.blocks.end(), uneven)) return;  // not of this plan's making
-        int fewer = found->numHeads, more = found->numHeads;
-        while (m_source.hiddenSize % fewer != 0) --fewer;
-        while (m_source.hiddenSize % more != 0) ++more;
+    /// Says so of the first block for which it holds.
+    bool checkHeadCount(int b, const BlockShape& after, std::int64_t hidden) {
+        const ModelShape& own = m_source.of(b);
+        const Family& family = familyOf(own);
+        const auto uneven = [&](const BlockShape& block) { return block.hasAttention && block.groupsAreEqual() && own.hiddenSize % block.numHeads != 0; };
+        if (!family.needsHiddenDivisibleByHeads || !after.hasAttention || !after.groupsAreEqual() || hidden % after.numHeads == 0) return false;
+        if (hidden == own.hiddenSize && std::all_of(m_source.blocks.begin(), m_source.blocks.end(), [&](const BlockShape& block) { return block.tower != after.tower || uneven(block); }))
+            return false;  // not of this plan's making
+        int fewer = after.numHeads, more = after.numHeads;
+        while (hidden % fewer != 0) --fewer;
+        while (hidden % more != 0) ++more;
         add(Severity::Note, "heads",
-            "The stock " + std::string(family.title) + " class of transformers refuses " + text(found->numHeads) +
-                " heads at hidden size " + text(m_source.hiddenSize) + " (not a multiple).",
+            "The stock " + std::string(family.title) + " class of transformers refuses " + text(after.numHeads) +
+                " heads at hidden size " + text(hidden) + " (not a multiple).",
             "Keep " + text(fewer) + " or " + text(more) + " heads, or export padded: zero heads are added.");
+        return true;
     }
 
     const EditPlan& m_plan;

@@ -35,6 +35,7 @@ BlockShape blockAfter(const BlockShape& source, const BlockCut& cut) {
     result.ffnSize = numKeptChannels(source, cut);
     result.numExperts = static_cast<int>(keptExperts(source, cut).size());
     result.hasFfn = result.ffnSize > 0 && (source.numExperts == 0 || result.numExperts > 0);
+    result.sharedFfnSize = static_cast<int>(keptSharedChannels(source, cut).size());
     if (!result.hasFfn) result.ffnSize = result.numExperts = result.sharedFfnSize = 0;
     return result;
 }
@@ -42,15 +43,15 @@ BlockShape blockAfter(const BlockShape& source, const BlockCut& cut) {
 }  // namespace
 
 bool BlockCut::empty() const noexcept {
-    return !block && !attention && !ffn && heads.empty() && kvGroups.empty() && channels.empty() && experts.empty() &&
+    return !block && !attention && !ffn && heads.empty() && kvGroups.empty() && channels.empty() && experts.empty() && sharedChannels.empty() &&
            std::all_of(expertChannels.begin(), expertChannels.end(), [](const auto& entry) { return entry.second.empty(); });
 }
 
 bool Cut::empty() const noexcept {
-    return std::all_of(blocks.begin(), blocks.end(), [](const BlockCut& block) { return block.empty(); });
+    return hidden.empty() && std::all_of(blocks.begin(), blocks.end(), [](const BlockCut& block) { return block.empty(); });
 }
 
-Cut emptyCut(const ModelShape& source) { return Cut{std::vector<BlockCut>(source.blocks.size())}; }
+Cut emptyCut(const ModelShape& source) { return Cut{std::vector<BlockCut>(source.blocks.size()), {}}; }
 
 int groupOfHead(const BlockShape& block, int head) {
     int group = 0;
@@ -110,6 +111,13 @@ std::vector<int> keptExperts(const BlockShape& source, const BlockCut& cut) {
     return remaining(source.numExperts, cut.experts);
 }
 
+std::vector<int> keptSharedChannels(const BlockShape& source, const BlockCut& cut) {
+    if (cut.block || cut.ffn || !source.hasFfn) return {};
+    return remaining(source.sharedFfnSize, cut.sharedChannels);
+}
+
+std::vector<int> keptHidden(const ModelShape& source, const Cut& cut) { return remaining(static_cast<int>(source.hiddenSize), cut.hidden); }
+
 std::vector<int> keptBlocks(const Cut& cut) {
     std::vector<int> kept;
     for (std::size_t b = 0; b < cut.blocks.size(); ++b)
@@ -123,6 +131,14 @@ ModelShape shapeAfter(const ModelShape& source, const Cut& cut) {
     for (int b : keptBlocks(cut)) {
         const auto i = static_cast<std::size_t>(b);
         result.blocks.push_back(blockAfter(source.blocks[i], cut.blocks[i]));
+    }
+    if (!cut.hidden.empty()) {
+        result.hiddenSize = static_cast<std::int64_t>(keptHidden(source, cut).size());
+        result.normEps = source.normEps * static_cast<double>(source.hiddenSize) / static_cast<double>(std::max<std::int64_t>(result.hiddenSize, 1));
+    }
+    for (int& end : result.link.featureBlocks) {  // the pictures' features still leave the same block
+        const auto kept = keptBlocks(cut);
+        end = static_cast<int>(std::lower_bound(kept.begin(), kept.end(), end) - kept.begin());
     }
     return result;
 }

@@ -15,6 +15,7 @@ struct BlockCut {
     IndexSet channels{};  ///< of a dense MLP
     IndexSet experts{};
     std::map<int, IndexSet> expertChannels{};  ///< by expert of a mixture
+    IndexSet sharedChannels{};                 ///< of its shared expert
     bool empty() const noexcept;
     bool operator==(const BlockCut&) const = default;
 };
@@ -22,6 +23,7 @@ struct BlockCut {
 /// The union of all edits of a plan: a set of removed components of the source. Edits only add to it, so they commute.
 struct Cut {
     std::vector<BlockCut> blocks;  ///< one per source block
+    IndexSet hidden{};             ///< hidden channels: of the residual stream, and so of every tensor that reads or writes it
     bool empty() const noexcept;
     bool operator==(const Cut&) const = default;
 };
@@ -42,11 +44,13 @@ std::vector<int> keptKvGroups(const BlockShape& source, const BlockCut& cut);  /
 std::vector<int> keptChannels(const BlockShape& source, const BlockCut& cut, int expert = -1);
 /// Their number alone, without listing them. Of a mixture: the most that a remaining expert keeps, as the others are filled up with zeros.
 int numKeptChannels(const BlockShape& source, const BlockCut& cut);
+std::vector<int> keptSharedChannels(const BlockShape& source, const BlockCut& cut);
+std::vector<int> keptHidden(const ModelShape& source, const Cut& cut);
 std::vector<int> keptExperts(const BlockShape& source, const BlockCut& cut);
 std::vector<int> keptBlocks(const Cut& cut);
 
 /// The shape after the cut: blocks renumbered, absent layers marked absent (their counts 0; headDim and slidingWindow stay). A
-/// layer without heads or channels left counts as absent.
+/// layer without heads or channels left counts as absent. Without hidden channels the epsilon of the norms grows as they get narrower.
 ModelShape shapeAfter(const ModelShape& source, const Cut& cut);
 
 }  // namespace resect

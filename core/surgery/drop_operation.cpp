@@ -3,6 +3,7 @@
 #include "core/anatomy/family.h"
 #include "core/base/error.h"
 #include "core/base/numbers.h"
+#include "core/surgery/hidden_operation.h"
 
 #include <algorithm>
 #include <array>
@@ -33,27 +34,20 @@ std::string whyMissing(const DropOperation& edit, const ModelShape& source, cons
     const bool attention = target == DropTarget::Attention || target == DropTarget::KvGroups || target == DropTarget::Heads;
     if (attention && !block.hasAttention) return "has no attention any more";
     if (!attention && !block.hasFfn) return "has no MLP any more";
-    const Family* family = findFamily(source.modelType);
+    const Family* family = findFamily(source.of(block).modelType);
     if ((target == DropTarget::KvGroups || target == DropTarget::Heads) && family && family->qkNorm == Family::QkNorm::Projection)
         return "normalises its queries and keys over all heads together, so that removing one would change the others: drop its attention as a whole";
     if (target == DropTarget::Experts && block.numExperts == 0) return "has one MLP, not a mixture of experts";
     if (target != DropTarget::Channels) return {};
-    if (block.numExperts > 0 && edit.expert() < 0) return "has a mixture of experts: name the expert whose channels are dropped (\"expert\")";
+    if (edit.expert() == DropOperation::kSharedExpert) return block.sharedFfnSize > 0 ? "" : "has no shared expert";
+    if (block.numExperts > 0 && edit.expert() < 0) return "has a mixture of experts: name the expert whose channels are dropped (\"expert\": its index, or \"shared\")";
     if (block.numExperts == 0 && edit.expert() >= 0) return "has one MLP, so that no expert can be named";
     if (edit.expert() >= block.numExperts && edit.expert() >= 0) return "has experts 0-" + text(block.numExperts - 1) + ", there is no expert " + text(edit.expert());
     return {};
 }
 
-/// Each index that stands there more than once, ascending.
-std::vector<int> repeatedIn(std::vector<int> indices) {
-    std::sort(indices.begin(), indices.end());
-    std::vector<int> repeated;
-    for (std::size_t i = 1; i < indices.size(); ++i)
-        if (indices[i] == indices[i - 1] && (repeated.empty() || repeated.back() != indices[i])) repeated.push_back(indices[i]);
-    return repeated;
-}
-
-int countInside(DropTarget target, const BlockShape& block) {
+int countInside(DropTarget target, const BlockShape& block, int expert) {
+    if (expert == DropOperation::kSharedExpert) return block.sharedFfnSize;
     if (target == DropTarget::KvGroups) return block.numKvHeads;
     if (target == DropTarget::Experts) return block.numExperts;
     return target == DropTarget::Heads ? block.numHeads : block.ffnSize;
@@ -62,6 +56,14 @@ int countInside(DropTarget target, const BlockShape& block) {
 }  // namespace
 
 std::span<const DropWords> dropWords() noexcept { return kWords; }
+
+std::vector<int> repeatedIn(std::vector<int> indices) {
+    std::sort(indices.begin(), indices.end());
+    std::vector<int> repeated;
+    for (std::size_t i = 1; i < indices.size(); ++i)
+        if (indices[i] == indices[i - 1] && (repeated.empty() || repeated.back() != indices[i])) repeated.push_back(indices[i]);
+    return repeated;
+}
 
 std::string indexText(std::span<const int> indices, std::size_t most) {
     std::string result;
@@ -85,6 +87,7 @@ Json DropOperation::toJson() const {
     Json json{{"op", m_words->op}};
     if (m_words->insideBlock) json["block"] = m_block;
     if (m_expert >= 0) json["expert"] = m_expert;
+    if (m_expert == kSharedExpert) json["expert"] = "shared";
     json[std::string(m_words->field)] = m_indices;
     return json;
 }
@@ -96,7 +99,7 @@ std::string DropOperation::title() const {
     if (single && verb.ends_with('s')) verb.pop_back();
     if (!m_words->insideBlock) return verb + " " + indexText(sorted);
     constexpr std::size_t kListed = 8;
-    const std::string of = (m_expert < 0 ? "" : " of expert " + text(m_expert)) + " of block " + text(m_block);
+    const std::string of = (m_expert == kSharedExpert ? " of the shared expert" : m_expert < 0 ? "" : " of expert " + text(m_expert)) + " of block " + text(m_block);
     if (sorted.size() > kListed)
         return "Drop " + text(static_cast<std::int64_t>(sorted.size())) + " " + std::string(m_words->many) + of;
     return verb + " " + indexText(sorted) + of;
@@ -120,7 +123,7 @@ std::vector<Problem> DropOperation::check(const ModelShape& source) const {
             error("Block " + text(m_block) + " " + why + ".");
             return problems;
         }
-        count = countInside(target(), block);
+        count = countInside(target(), block, m_expert);
     }
     if (m_indices.empty()) error("The list of " + many + " is empty.", "Name at least one, or remove this entry.");
 
@@ -149,7 +152,7 @@ EditPointer DropOperation::nearestLegal(const ModelShape& source) const {
         (m_block < 0 || m_block >= numBlocks || !whyMissing(*this, source, source.blocks[static_cast<std::size_t>(m_block)]).empty()))
         return nullptr;
     const int count =
-        m_words->insideBlock ? countInside(target(), source.blocks[static_cast<std::size_t>(m_block)]) : numBlocks;
+        m_words->insideBlock ? countInside(target(), source.blocks[static_cast<std::size_t>(m_block)], m_expert) : numBlocks;
     std::vector<int> kept;
     for (int i : m_set)
         if (i >= 0 && i < count && (m_words->insideBlock || whyMissing(*this, source, source.blocks[static_cast<std::size_t>(i)]).empty()))
@@ -165,6 +168,7 @@ void DropOperation::addTo(Cut& cut, const ModelShape& source) const {
         (target() == DropTarget::KvGroups  ? block.kvGroups
          : target() == DropTarget::Heads   ? block.heads
          : target() == DropTarget::Experts ? block.experts
+         : m_expert == kSharedExpert       ? block.sharedChannels
          : m_expert >= 0                   ? block.expertChannels[m_expert]
                                            : block.channels)
             .insert(m_set);
@@ -176,17 +180,35 @@ void DropOperation::addTo(Cut& cut, const ModelShape& source) const {
     }
 }
 
+namespace {
+
+int readIndex(const Json& value, const std::string& where) {
+    if (!value.is_number_integer())
+        throw Error(ErrorCode::BadInput, where, "expected an index (a whole number), found " + value.dump());
+    const bool fits = value.is_number_unsigned()
+                          ? value.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<int>::max())
+                          : value.get<std::int64_t>() >= std::numeric_limits<int>::min();
+    if (!fits) throw Error(ErrorCode::BadInput, where, "expected an index, found " + value.dump());
+    return value.get<int>();
+}
+
+}  // namespace
+
+std::vector<int> readIndices(const Json& entry, std::string_view field, const std::string& subject) {
+    const auto list = entry.find(std::string(field));
+    const std::string where = subject + ": " + std::string(field);
+    if (list == entry.end()) throw Error(ErrorCode::BadInput, where, "expected a list of indices, found nothing");
+    if (!list->is_array())
+        throw Error(ErrorCode::BadInput, where, "expected a list of indices, found " + list->dump().substr(0, 80));
+    std::vector<int> indices;
+    indices.reserve(list->size());
+    for (const Json& value : *list)
+        indices.push_back(readIndex(value, where + "[" + text(static_cast<std::int64_t>(indices.size())) + "]"));
+    return indices;
+}
+
 EditPointer DropOperation::read(DropTarget target, const Json& entry, const std::string& subject) {
     const DropWords& words = wordsOf(target);
-    const auto index = [](const Json& value, const std::string& where) {
-        if (!value.is_number_integer())
-            throw Error(ErrorCode::BadInput, where, "expected an index (a whole number), found " + value.dump());
-        const bool fits = value.is_number_unsigned()
-                              ? value.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<int>::max())
-                              : value.get<std::int64_t>() >= std::numeric_limits<int>::min();
-        if (!fits) throw Error(ErrorCode::BadInput, where, "expected an index, found " + value.dump());
-        return value.get<int>();
-    };
     for (const auto& [key, value] : entry.items())
         if (key != "op" && key != words.field && !(words.insideBlock && key == "block") && !(target == DropTarget::Channels && key == "expert"))
             throw Error(ErrorCode::BadInput, subject + ": " + key,
@@ -196,20 +218,14 @@ EditPointer DropOperation::read(DropTarget target, const Json& entry, const std:
     if (words.insideBlock) {
         if (!entry.contains("block"))
             throw Error(ErrorCode::BadInput, subject + ": block", "expected the block's index, found nothing");
-        block = index(entry.at("block"), subject + ": block");
+        block = readIndex(entry.at("block"), subject + ": block");
     }
     int expert = -1;
-    if (entry.contains("expert") && (expert = index(entry.at("expert"), subject + ": expert")) < 0)
+    if (entry.contains("expert") && entry.at("expert") == "shared")
+        expert = kSharedExpert;
+    else if (entry.contains("expert") && (expert = readIndex(entry.at("expert"), subject + ": expert")) < 0)
         throw Error(ErrorCode::BadInput, subject + ": expert", "expected an index from 0, found " + text(expert));
-    const auto list = entry.find(std::string(words.field));
-    const std::string where = subject + ": " + std::string(words.field);
-    if (list == entry.end()) throw Error(ErrorCode::BadInput, where, "expected a list of indices, found nothing");
-    if (!list->is_array())
-        throw Error(ErrorCode::BadInput, where, "expected a list of indices, found " + list->dump().substr(0, 80));
-    std::vector<int> indices;
-    indices.reserve(list->size());
-    for (const Json& value : *list)
-        indices.push_back(index(value, where + "[" + text(static_cast<std::int64_t>(indices.size())) + "]"));
+    std::vector<int> indices = readIndices(entry, words.field, subject);
     return std::make_shared<DropOperation>(target, block, std::move(indices), expert);
 }
 
@@ -232,6 +248,9 @@ EditPointer dropChannels(int block, std::vector<int> channels) {
 EditPointer dropExpertChannels(int block, int expert, std::vector<int> channels) {
     return std::make_shared<DropOperation>(DropTarget::Channels, block, std::move(channels), expert);
 }
+EditPointer dropSharedChannels(int block, std::vector<int> channels) {
+    return std::make_shared<DropOperation>(DropTarget::Channels, block, std::move(channels), DropOperation::kSharedExpert);
+}
 EditPointer dropExperts(int block, std::vector<int> experts) {
     return std::make_shared<DropOperation>(DropTarget::Experts, block, std::move(experts));
 }
@@ -244,6 +263,7 @@ std::vector<std::string> supportedOperations(const ModelShape& source) {
                 return whyMissing(DropOperation(words.target, 0, {}, block.numExperts > 0 ? 0 : -1), source, block).empty();
             }))
             names.emplace_back(words.op);
+    if (whyHiddenStays(source).empty()) names.emplace_back(kDropHidden);
     return names;
 }
 

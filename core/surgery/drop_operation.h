@@ -20,6 +20,7 @@ std::span<const DropWords> dropWords() noexcept;
 /// and so on.
 class DropOperation final : public EditOperation {
 public:
+    static constexpr int kSharedExpert = -2;  ///< the channels of a mixture's shared expert; `"expert": "shared"` in a plan
     /// `expert`: whose channels, in a mixture of experts; -1 elsewhere.
     DropOperation(DropTarget target, int block, std::vector<int> indices, int expert = -1);
     DropTarget target() const noexcept { return m_words->target; }
@@ -44,6 +45,11 @@ private:
     std::vector<int> m_indices;
     IndexSet m_set;
 };
+
+/// The list of indices `field` of a plan's entry. Throws BadInput naming `subject` and the field.
+std::vector<int> readIndices(const Json& entry, std::string_view field, const std::string& subject);
+/// Each index that stands there more than once, ascending.
+std::vector<int> repeatedIn(std::vector<int> indices);
 
 /// "3", "1, 5", "18-20, 22"; more than `most` ranges end in ", ...".
 std::string indexText(std::span<const int> indices, std::size_t most = 8);

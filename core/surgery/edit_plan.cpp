@@ -4,6 +4,7 @@
 #include "core/base/numbers.h"
 #include "core/checkpoint/checkpoint_writer.h"
 #include "core/surgery/drop_operation.h"
+#include "core/surgery/hidden_operation.h"
 
 #include <algorithm>
 #include <map>
@@ -21,6 +22,7 @@ OperationRegistry::OperationRegistry() : m_data(std::make_unique<Data>()) {
         m_data->readers.emplace(words.op, [target = words.target](const Json& entry, const std::string& subject) {
             return DropOperation::read(target, entry, subject);
         });
+    m_data->readers.emplace(kDropHidden, &HiddenOperation::read);
 }
 
 OperationRegistry::~OperationRegistry() = default;
@@ -137,7 +139,7 @@ std::string EditPlan::hash() const {
         if (!drop) {
             lines.push_back(edit->toJson().dump());
         } else if (drop->block() >= 0) {
-            const std::string expert = drop->expert() < 0 ? "" : " " + toText(std::int64_t{drop->expert()});
+            const std::string expert = drop->expert() == -1 ? "" : " " + toText(std::int64_t{drop->expert()});
             if (!removedByLarger(whole, *drop))
                 parts[std::string(drop->op()) + " " + toText(std::int64_t{drop->block()}) + expert].insert(drop->indices());
         } else {

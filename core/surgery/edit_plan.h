@@ -57,6 +57,8 @@ std::shared_ptr<const EditOperation> dropKvGroups(int block, std::vector<int> gr
 std::shared_ptr<const EditOperation> dropHeads(int block, std::vector<int> heads);
 std::shared_ptr<const EditOperation> dropChannels(int block, std::vector<int> channels);
 std::shared_ptr<const EditOperation> dropExpertChannels(int block, int expert, std::vector<int> channels);
+std::shared_ptr<const EditOperation> dropSharedChannels(int block, std::vector<int> channels);  ///< of a mixture's shared expert
+std::shared_ptr<const EditOperation> dropHidden(std::vector<int> channels);  ///< hidden channels, of the whole model
 std::shared_ptr<const EditOperation> dropExperts(int block, std::vector<int> experts);
 
 /// An edit plan: data that is saved, shown, checked after every operation and applied without the method that proposed it.

@@ -16,9 +16,9 @@ struct HeadSizes {
 };
 
 /// Does the stock class of the family build attention of this many heads from the configuration?
-bool stockAccepts(const Family& family, const ModelShape& source, int headDim, int heads) {
-    if (family.needsHiddenDivisibleByHeads && source.hiddenSize % heads != 0) return false;
-    return family.stockReadsHeadDim || std::int64_t{headDim} * heads == source.hiddenSize;
+bool stockAccepts(const Family& family, std::int64_t hidden, int headDim, int heads) {
+    if (family.needsHiddenDivisibleByHeads && hidden % heads != 0) return false;
+    return family.stockReadsHeadDim || std::int64_t{headDim} * heads == hidden;
 }
 
 HeadSizes largestKept(const ModelShape& after) {
@@ -31,7 +31,7 @@ HeadSizes largestKept(const ModelShape& after) {
 }
 
 /// The cheapest sizes that hold `least` and that stock classes accept; `least` when the source itself has none.
-HeadSizes acceptedSizes(const ModelShape& source, const HeadSizes& least) {
+HeadSizes acceptedSizes(const ModelShape& source, std::int64_t hidden, const HeadSizes& least) {
     const Family& family = familyOf(source);
     const HeadSizes most = largestKept(source);
     const int headDim = source.blocks.front().headDim;
@@ -40,7 +40,7 @@ HeadSizes acceptedSizes(const ModelShape& source, const HeadSizes& least) {
     for (int groups = least.groups; groups <= std::max(most.groups, least.groups); ++groups)
         for (int perGroup = least.headsPerGroup; perGroup <= std::max(most.headsPerGroup, least.headsPerGroup); ++perGroup) {
             const int cost = groups * (perGroup + 1);  // q and o rows per head, k and v rows per group
-            if ((cheapest != 0 && cost >= cheapest) || !stockAccepts(family, source, headDim, groups * perGroup)) continue;
+            if ((cheapest != 0 && cost >= cheapest) || !stockAccepts(family, hidden, headDim, groups * perGroup)) continue;
             cheapest = cost;
             best = {groups, perGroup};
         }
@@ -51,6 +51,20 @@ HeadSizes acceptedSizes(const ModelShape& source, const HeadSizes& least) {
 struct FfnSizes {
     int channels = 0, experts = 0, shared = 0;
 };
+
+/// Where the shared expert is counted in routed widths: the cheapest sizes that hold both and fit.
+FfnSizes countedInWidths(const FfnSizes& least) {
+    FfnSizes best;
+    std::int64_t cheapest = 0;
+    for (int channels = least.channels; channels <= std::max(least.channels, least.shared); ++channels) {
+        const int shared = (least.shared + channels - 1) / channels * channels;
+        const std::int64_t cost = std::int64_t{least.experts} * channels + shared;
+        if (cheapest != 0 && cost >= cheapest) continue;
+        cheapest = cost;
+        best = {channels, least.experts, shared};
+    }
+    return best;
+}
 
 FfnSizes largestFfn(const ModelShape& source, const ModelShape& after, const std::vector<int>& kept, bool mixture) {
     FfnSizes sizes;
@@ -67,7 +81,7 @@ FfnSizes largestFfn(const ModelShape& source, const ModelShape& after, const std
         sizes.experts = block.numExperts;
     }
     const MoeFields* moe = familyOf(source).moe;
-    while (mixture && moe && moe->sharedCount && sizes.channels > 0 && sizes.shared % sizes.channels != 0) ++sizes.channels;
+    if (mixture && moe && moe->sharedCount && sizes.channels > 0 && sizes.shared % sizes.channels != 0) sizes = countedInWidths(sizes);
     if (sizes.channels > 0) return sizes;
     constexpr int kSmallestMlp = 256;  // none of this kind is left: layers of zeros, as small as they can be
     for (const BlockShape& block : source.blocks) {
@@ -91,8 +105,19 @@ bool isMixture(const ModelShape& source, int b) {
 
 ModelShape paddedShape(const ModelShape& source, const Cut& cut) {
     ModelShape result = shapeAfter(source, cut);
+    if (!source.towers.empty()) {
+        result.blocks.clear();
+        for (int tower = 0; tower < static_cast<int>(source.towers.size()); ++tower) {
+            const BlockSpan span = blocksOf(source, tower);
+            for (BlockShape& block : paddedShape(towerShape(source, tower), Cut{{cut.blocks.begin() + span.first, cut.blocks.begin() + span.last}, {}}).blocks) {
+                block.tower = tower;
+                result.blocks.push_back(std::move(block));
+            }
+        }
+        return result;
+    }
     const std::vector<int> kept = keptBlocks(cut);
-    const HeadSizes heads = acceptedSizes(source, largestKept(result));
+    const HeadSizes heads = acceptedSizes(source, result.hiddenSize, largestKept(result));
     const FfnSizes dense = largestFfn(source, result, kept, false), mixture = largestFfn(source, result, kept, true);
     for (std::size_t i = 0; i < kept.size(); ++i) {
         BlockShape& block = result.blocks[i];

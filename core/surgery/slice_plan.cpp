@@ -5,6 +5,7 @@
 #include "core/base/numbers.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
 
@@ -16,7 +17,7 @@ namespace {
 struct BlockLayout {
     int source = 0;
     bool attentionFromSource = true, ffnFromSource = true;  ///< false: a layer of zeros
-    std::vector<std::int64_t> heads, groups, channels, experts;
+    std::vector<std::int64_t> heads, groups, channels, experts, shared;
     std::map<int, std::vector<std::int64_t>> expertChannels;  ///< by source expert, those with a cut of their own
 };
 
@@ -66,6 +67,8 @@ BlockLayout layoutOf(const BlockShape& source, const BlockCut& cut, const BlockS
         layout.groups = padded(groups, result.numKvHeads);
         layout.channels = padded(channels, result.ffnSize);
     }
+    const std::vector<int> shared = keptSharedChannels(source, cut);
+    layout.shared = way == SliceWay::Zeroed ? inPlace(shared, result.sharedFfnSize) : padded(shared, result.sharedFfnSize);
     layout.experts = padded(keptExperts(source, cut), result.numExperts);
     return layout;
 }
@@ -87,13 +90,18 @@ void spread(const std::vector<std::int64_t>& places, std::int64_t rows, std::int
 class Slicer {
 public:
     Slicer(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way, const ModelShape* wanted = nullptr)
-        : m_source(source), m_shape(anatomy.shape()), m_family(familyOf(m_shape)), m_way(way) {
+        : m_source(source), m_shape(anatomy.shape()), m_way(way) {
         for (const auto& [name, expected] : anatomy.expected())
             if (const TensorInfo* info = source.find(name)) m_dtypes.try_emplace(expected.role, info->dtype);
         if (wanted)
             m_plan.shape = *wanted;
         else
             m_plan.shape = way == SliceWay::Exact ? shapeAfter(m_shape, cut) : way == SliceWay::Padded ? paddedShape(m_shape, cut) : m_shape;
+        if (!cut.hidden.empty()) {
+            const std::vector<int> hidden = keptHidden(m_shape, cut);
+            m_hidden = way == SliceWay::Zeroed ? inPlace(hidden, static_cast<int>(m_shape.hiddenSize)) : std::vector<std::int64_t>(hidden.begin(), hidden.end());
+            if (way != SliceWay::Zeroed) m_widthRatio = std::sqrt(static_cast<double>(m_shape.hiddenSize) / static_cast<double>(hidden.size()));
+        }
         std::vector<int> blocks(m_shape.blocks.size());
         std::iota(blocks.begin(), blocks.end(), 0);
         if (way != SliceWay::Zeroed) blocks = keptBlocks(cut);
@@ -148,36 +156,64 @@ private:
             result.indices.resize(result.shape.size());
             return result;
         }
-        result.source = tensorName(m_family, tensor.role, place ? place->source : -1, expert);
+        result.source = place ? tensorName(m_shape, tensor.role, place->source, expert) : tensor.name;
         const TensorInfo* info = m_source.find(result.source);
         if (!info) throw Error(ErrorCode::NotFound, m_source.folder().string() + ": " + result.source, "the tensor is missing");
         result.dtype = info->dtype;
         result.sourceShape = info->shape;
         result.indices.resize(result.shape.size());
         if (place) fillIndices(result, tensor.role, *place, expert);
+        if (!m_hidden.empty()) cutHidden(result, tensor.role);
         checkShape(result);
         return result;
     }
 
     void fillIndices(SlicedTensor& result, TensorRole role, const BlockLayout& place, int expert) const {
-        const AxisUnits units = unitsAlong(m_family, role);
+        const AxisUnits units = unitsAlong(familyOf(m_shape.of(place.source)), role);
         if (units.axis < 0) return;
         const BlockShape& block = m_shape.blocks[static_cast<std::size_t>(place.source)];
         std::vector<std::int64_t> indices;
         std::int64_t offset = 0;
         bool whole = true;
         for (const ComponentKind kind : units.segments) {
-            const bool heads = kind == ComponentKind::Head, groups = kind == ComponentKind::KvGroup, channels = kind == ComponentKind::Channel;
-            const std::int64_t rows = heads || groups ? block.headDim : 1;
-            const std::int64_t count = heads ? block.numHeads : groups ? block.numKvHeads : channels ? block.ffnSize : block.numExperts;
-            const auto own = channels && expert >= 0 ? place.expertChannels.find(expert) : place.expertChannels.end();
-            const std::vector<std::int64_t>& places = heads ? place.heads : groups ? place.groups : !channels ? place.experts
-                                                      : own != place.expertChannels.end() ? own->second : place.channels;
+            const std::int64_t rows = placesPerUnit(block, kind), count = unitCount(block, kind);
+            const std::vector<std::int64_t>& places = placesOf(place, kind, expert);
             spread(places, rows, offset, indices);
             whole = whole && isIdentity(places, count);
             offset += count * rows;
         }
         if (!whole) result.indices[static_cast<std::size_t>(units.axis)] = std::move(indices);
+    }
+
+    static const std::vector<std::int64_t>& placesOf(const BlockLayout& place, ComponentKind kind, int expert) {
+        switch (kind) {
+        case ComponentKind::Head: return place.heads;
+        case ComponentKind::KvGroup: return place.groups;
+        case ComponentKind::SharedChannel: return place.shared;
+        case ComponentKind::Expert: return place.experts;
+        default: break;
+        }
+        const auto own = expert >= 0 ? place.expertChannels.find(expert) : place.expertChannels.end();
+        return own != place.expertChannels.end() ? own->second : place.channels;
+    }
+
+    /// A norm over fewer channels divides by less: its weights take that back (and shapeAfter() its epsilon). Queries and
+    /// keys that are normed with the same epsilon grow as it does. Where the embedding is scaled by the
+    /// root of the hidden size, it takes back that too; a tied head then grows with it, as the final norm would have to.
+    void cutHidden(SlicedTensor& result, TensorRole role) const {
+        const Family& family = familyOf(m_shape);
+        const bool normed = role == TensorRole::QueryWeight || role == TensorRole::QueryBias || role == TensorRole::KeyWeight || role == TensorRole::KeyBias;
+        if (m_shape.qkNorm && normed) result.scale = m_widthRatio;
+        const int axis = hiddenAxis(family, role);
+        if (axis < 0) return;
+        // What only reads the stream finds zeros there; in the zeroed way it is left as it is.
+        const bool writes = role == TensorRole::TokenEmbedding || role == TensorRole::OutputWeight || role == TensorRole::OutputBias || role == TensorRole::DownWeight ||
+                            role == TensorRole::DownBias || role == TensorRole::ExpertDownWeight || role == TensorRole::SharedDownWeight;
+        if (m_way != SliceWay::Zeroed || writes) result.indices[static_cast<std::size_t>(axis)] = m_hidden;
+        const bool tiedGrowth = role == TensorRole::FinalNorm && family.scaledEmbedding && m_shape.tiedEmbeddings;
+        const bool norm = isNormRole(role) && !tiedGrowth, embedding = role == TensorRole::TokenEmbedding && family.scaledEmbedding;
+        if (norm || embedding) result.scale = m_widthRatio;
+        if (norm && family.norm == Family::Norm::RmsPlusOne) result.offset = 1;
     }
 
     static void checkShape(const SlicedTensor& tensor) {
@@ -193,17 +229,18 @@ private:
 
     const Checkpoint& m_source;
     const ModelShape& m_shape;
-    const Family& m_family;
     SliceWay m_way;
     std::map<TensorRole, DType> m_dtypes;
     std::vector<BlockLayout> m_layouts;
+    std::vector<std::int64_t> m_hidden;  // kept hidden channels; empty = all
+    double m_widthRatio = 1;             // root of hidden size before / after
     SlicePlan m_plan;
 };
 
 /// Is there a place in `result` for everything that is kept of a block?
 bool holds(const BlockShape& result, const BlockShape& kept) {
     if ((kept.hasAttention && !result.hasAttention) || (kept.hasFfn && !result.hasFfn)) return false;
-    if (result.numKvHeads < kept.numKvHeads || result.ffnSize < kept.ffnSize || result.numExperts < kept.numExperts) return false;
+    if (result.numKvHeads < kept.numKvHeads || result.ffnSize < kept.ffnSize || result.numExperts < kept.numExperts || result.sharedFfnSize < kept.sharedFfnSize) return false;
     for (std::size_t group = 0; group < kept.headsPerKv.size(); ++group)
         if (result.headsPerKv[group] < kept.headsPerKv[group]) return false;
     return true;

@@ -17,6 +17,8 @@ struct SlicedTensor {
     /// Per axis the source indices in result order; -1 = a row (column) of zeros. An empty list = the whole axis.
     std::vector<std::vector<std::int64_t>> indices;
     std::vector<std::int64_t> shape;  ///< of the result
+    /// Values become (value + offset) scale - offset: norms that get narrower, and embeddings whose family scales them. 1 = as they are.
+    double scale = 1, offset = 0;
 };
 
 enum class SliceWay {

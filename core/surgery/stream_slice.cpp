@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 namespace resect {
 
@@ -155,7 +156,34 @@ private:
 
 }  // namespace
 
+namespace {
+
+/// The same with its values scaled, piece by piece in F32.
+TensorSource streamScaled(const Checkpoint& source, SlicedTensor tensor, DType dtype) {
+    const double scale = std::exchange(tensor.scale, 1), offset = tensor.offset;
+    if (!canConvert(DType::F32, dtype)) throw Error(ErrorCode::Unsupported, tensor.source, "cannot scale values of type " + std::string(name(dtype)));
+    TensorSource plain = streamSlice(source, tensor, DType::F32);
+    TensorSource result{tensor.name, dtype, tensor.shape, {}};
+    result.produce = [plain, dtype, scale, offset, subject = tensor.source](const Sink& sink) {
+        std::vector<float> values;
+        std::vector<std::byte> converted;
+        plain.produce([&](std::span<const std::byte> bytes) {
+            values.resize(bytes.size() / sizeof(float));
+            std::memcpy(values.data(), bytes.data(), bytes.size());
+            for (float& value : values) value = static_cast<float>((value + offset) * scale - offset);
+            converted.resize(values.size() * sizeOf(dtype));
+            if (convertElements(DType::F32, reinterpret_cast<const std::byte*>(values.data()), dtype, converted.data(), values.size()) >= 0)
+                throw Error(ErrorCode::BadInput, subject, "a value becomes too large for " + std::string(name(dtype)) + "; export as BF16 or F32");
+            sink(converted);
+        });
+    };
+    return result;
+}
+
+}  // namespace
+
 TensorSource streamSlice(const Checkpoint& source, const SlicedTensor& tensor, DType dtype) {
+    if (tensor.scale != 1 && !tensor.source.empty()) return streamScaled(source, tensor, dtype);
     TensorSource result{tensor.name, dtype, tensor.shape, {}};
     if (tensor.source.empty()) {
         result.produce = [bytes = result.bytes()](const Sink& sink) { sinkZeros(bytes, sink); };

@@ -18,17 +18,16 @@ using namespace protocol;
 
 namespace {
 
+/// Of all components of a kind: outside the blocks (block -1), of every tower; else of one block's layer.
 std::int64_t parametersOf(const Anatomy& anatomy, ComponentKind kind, int block) {
-    const Component* parent = &anatomy.root();
-    for (const Component& child : parent->children) {
-        if (kind == ComponentKind::Embedding || kind == ComponentKind::FinalNorm || kind == ComponentKind::LmHead) {
-            if (child.id.kind == kind) return anatomy.parameters(child.id);
-        } else if (child.id.kind == ComponentKind::Block && child.id.block == block) {
-            for (const Component& layer : child.children)
-                if (layer.id.kind == kind) return anatomy.parameters(layer.id);
-        }
+    std::int64_t total = 0;
+    for (const Component& child : anatomy.root().children) {
+        if (block < 0 && child.id.kind == kind) total += child.parameters;
+        if (block < 0 || child.id.kind != ComponentKind::Block || child.id.block != block) continue;
+        for (const Component& layer : child.children)
+            if (layer.id.kind == kind) total += layer.parameters;
     }
-    return 0;
+    return total;
 }
 
 BlockMessage blockMessage(const BlockShape& shape, int index) {

@@ -21,11 +21,26 @@ namespace {
 
 constexpr int kCompareRows = 4, kCompareTokens = 64;
 
+/// One text for one picture of noise: of LLaVA with a place for each of its rows, then words.
+std::vector<std::vector<std::int64_t>> textsForPictures(const ModelShape& shape, int length) {
+    std::vector<std::int64_t> row;
+    if (!shape.link.featureBlocks.empty())
+        row.assign(static_cast<std::size_t>(shape.towers.front().shape.image->tokens() - (shape.link.dropsClassToken ? 1 : 0)), shape.link.imageTokenId);
+    std::mt19937_64 random(20);
+    const auto vocabulary = static_cast<std::uint64_t>(shape.vocabSize);
+    for (int t = 0; t < length; ++t) {
+        const auto id = static_cast<std::int64_t>(random() % vocabulary);
+        row.push_back(id == shape.link.imageTokenId ? (id + 1) % shape.vocabSize : id);
+    }
+    return {row};
+}
+
 std::vector<std::vector<std::int64_t>> comparisonRows(const OpenedCheckpoint& source, const ExportRequest& request) {
     const ModelShape& shape = source.shape();
     const int length = static_cast<int>(shape.maxPositions > 0 ? std::min<std::int64_t>(kCompareTokens, shape.maxPositions) : kCompareTokens);
     std::vector<std::vector<std::int64_t>> rows;
     if (shape.image) return {{}};  // one picture of noise
+    if (!shape.towers.empty()) return textsForPictures(shape, length);
     if (request.data) {
         protocol::DataMessage data = *request.data;
         data.rowLength = length;
@@ -44,9 +59,16 @@ std::vector<std::vector<std::int64_t>> comparisonRows(const OpenedCheckpoint& so
 }
 
 std::vector<torch::Tensor> streamedLogits(const Checkpoint& checkpoint, const Cut& cut, const std::vector<TokenBatch>& batches, const JobContext& job) {
+    std::vector<torch::Tensor> all(batches.size());
+    if (!Anatomy::of(checkpoint).shape().towers.empty()) {
+        const auto model = LanguageModel::load(checkpoint, LoadOptions{}, job);
+        if (!cut.empty()) model->setCut(cut);
+        for (std::size_t i = 0; i < batches.size() && !job.stopped(); ++i) all[i] = model->logits(batches[i]);
+        if (job.stopped()) throw Error(ErrorCode::Stopped, "comparison", "stopped before the logits were compared");
+        return all;
+    }
     BlockStream stream(checkpoint, LoadOptions{});
     if (!cut.empty()) stream.setCut(cut);
-    std::vector<torch::Tensor> all(batches.size());
     stream.run(batches, nullptr, [](std::size_t) {},
                [&](std::size_t batch, const torch::Tensor&, const torch::Tensor& logits_BTV) { all[batch] = logits_BTV.to(torch::kFloat32); }, job);
     if (job.stopped()) throw Error(ErrorCode::Stopped, "comparison", "stopped before the logits were compared");
@@ -98,15 +120,16 @@ void requireEqual(const LogitComparison& comparison, bool narrowed) {
 
 LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const Checkpoint& written, const std::vector<std::vector<std::int64_t>>& rows, const JobContext& job) {
     const torch::InferenceMode guard;
+    const Anatomy anatomy = Anatomy::of(candidate);
     std::vector<TokenBatch> batches;
     for (const auto& row : rows) {
         TokenBatch batch;
-        if (const auto& image = Anatomy::of(candidate).shape().image) {
+        const ModelShape& shape = anatomy.shape();
+        if (const auto& image = shape.towers.empty() ? shape.image : shape.towers.front().shape.image) {
             auto generator = torch::make_generator<torch::CPUGeneratorImpl>(20);
             batch.pixels_BCHW = torch::randn({1, image->channels, image->height, image->width}, generator);
-        } else {
-            batch.ids_BT = torch::tensor(row, torch::kInt64).unsqueeze(0);
         }
+        if (!shape.image) batch.ids_BT = torch::tensor(row, torch::kInt64).unsqueeze(0);
         batches.push_back(std::move(batch));
     }
     const auto expected = streamedLogits(candidate, cut, batches, job);
@@ -120,7 +143,7 @@ LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const
         klSum += (p.exp() * (p - q)).sum().item<double>();
         result.tokens += expected[i].size(0) * expected[i].size(1);
     }
-    if (!rows.empty() && batches.front().ids_BT.defined()) result.sample = sampleOf(rows.front(), found.front());
+    if (!rows.empty() && !batches.front().pixels_BCHW.defined()) result.sample = sampleOf(rows.front(), found.front());
     result.kl = result.tokens > 0 ? klSum / static_cast<double>(result.tokens) : 0;
     return result;
 }

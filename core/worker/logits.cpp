@@ -13,12 +13,16 @@ namespace {
 
 using Named = std::vector<std::pair<std::string, torch::Tensor>>;
 
-/// Keeps the embedding output and what leaves every block.
+/// Keeps the embedding output and what leaves every block; where there are several towers, of the language tower alone.
 class HiddenStates final : public Observer {
 public:
-    bool wants(TapPoint point, int block) const override { return point == TapPoint::BlockOutput || (point == TapPoint::BlockInput && block == 0); }
+    explicit HiddenStates(int first) : m_first(first) {}
+    bool wants(TapPoint point, int block) const override { return block >= m_first && (point == TapPoint::BlockOutput || (point == TapPoint::BlockInput && block == m_first)); }
     void observe(TapPoint, int, const torch::Tensor& value) override { states.push_back(value.detach()); }
     std::vector<torch::Tensor> states;
+
+private:
+    int m_first;
 };
 
 struct Input {
@@ -37,13 +41,15 @@ Input readPictures(const LogitsRequest& request) {
     return input;
 }
 
-TokenBatch readBatch(const LogitsRequest& request, std::int64_t vocabSize) {
+TokenBatch readBatch(const LogitsRequest& request, std::int64_t vocabSize, bool mayHavePictures) {
     TokenBatch batch;
     if (!request.ids.empty()) {
         batch.ids_BT = torch::tensor(request.ids, torch::kInt64).unsqueeze(0);
     } else {
         const std::string subject = request.input.string();
         auto tensors = readTensors(request.input);
+        if (mayHavePictures && tensors.contains("pixel_values")) batch.pixels_BCHW = tensors["pixel_values"].to(torch::kFloat32);
+        if (batch.pixels_BCHW.defined() && !tensors.contains("input_ids")) return batch;
         if (!tensors.contains("input_ids")) throw Error(ErrorCode::BadInput, subject + ": input_ids", "expected an integer tensor [B, T], found none");
         batch.ids_BT = tensors["input_ids"].to(torch::kInt64);
         if (batch.ids_BT.dim() == 1) batch.ids_BT = batch.ids_BT.unsqueeze(0);
@@ -55,7 +61,7 @@ TokenBatch readBatch(const LogitsRequest& request, std::int64_t vocabSize) {
     }
     if (batch.ids_BT.numel() == 0) throw Error(ErrorCode::BadInput, "input_ids", "expected at least one token, found none");
     const auto low = batch.ids_BT.min().item<std::int64_t>(), high = batch.ids_BT.max().item<std::int64_t>();
-    if (low < 0 || high >= vocabSize)
+    if (!mayHavePictures && (low < 0 || high >= vocabSize))  // a placeholder may lie beyond the vocabulary
         throw Error(ErrorCode::BadInput, "input_ids", "expected ids from 0 to " + std::to_string(vocabSize - 1) + ", found " + std::to_string(low < 0 ? low : high));
     return batch;
 }
@@ -93,18 +99,23 @@ void addGradients(const OpenedCheckpoint& opened, const Input& input, const Comp
 }  // namespace
 
 Named computeLogits(OpenedCheckpoint& opened, const LogitsRequest& request, const Compute& compute, const JobContext& job) {
-    const bool pictures = opened.shape().image.has_value();
-    const Input input = pictures ? readPictures(request) : Input{readBatch(request, opened.shape().vocabSize), {}};
+    const ModelShape& shape = opened.shape();
+    const bool pictures = shape.image.has_value(), towers = !shape.towers.empty();
+    const Input input = pictures ? readPictures(request) : Input{readBatch(request, shape.vocabSize, towers), {}};
     Named results;
-    {
+    if (towers && shape.link.projectionSize > 0 && input.batch.ids_BT.defined() && input.batch.pixels_BCHW.defined()) {  // CLIP compares
+        const torch::InferenceMode guard;
+        const auto model = opened.model(compute, job);
+        results.emplace_back("logits_per_image", plain(model->logits(input.batch.to(model->device())).select(1, 0)));
+    } else {
         const torch::InferenceMode guard;
         const auto model = opened.model(compute, job);
         const TokenBatch there = input.batch.to(model->device());
-        HiddenStates hidden;
+        HiddenStates hidden(towers && input.batch.ids_BT.defined() ? blocksOf(shape, 1).first : 0);
         torch::Tensor x_BTD = model->runBlocks(model->embed(there), there, 0, model->shape().numBlocks(), request.hiddenStates ? &hidden : nullptr);
         x_BTD = model->finalNorm(x_BTD);
         results.emplace_back("logits", plain(model->head(x_BTD)));
-        if (!hidden.states.empty() && !pictures) hidden.states.back() = x_BTD;  // vision transformers give theirs before the final norm
+        if (!hidden.states.empty() && input.batch.ids_BT.defined() && !shape.link.projectionSize) hidden.states.back() = x_BTD;  // vision transformers give theirs before the final norm
         for (std::size_t i = 0; i < hidden.states.size(); ++i) results.emplace_back("hidden_states." + std::to_string(i), plain(hidden.states[i]));
     }
     if (request.gradients) addGradients(opened, input, compute, job, results);

@@ -18,7 +18,7 @@ std::vector<int> some(std::mt19937& random, int count) {
 EditPointer randomEdit(std::mt19937& random, const ModelShape& shape) {
     const int b = static_cast<int>(random() % shape.blocks.size());
     const BlockShape& block = shape.blocks[static_cast<std::size_t>(b)];
-    switch (random() % 7) {
+    switch (random() % 9) {
     case 0:
         return dropBlocks(some(random, shape.numBlocks()));
     case 1:
@@ -30,6 +30,14 @@ EditPointer randomEdit(std::mt19937& random, const ModelShape& shape) {
     case 4:
         return dropHeads(b, some(random, block.numHeads));
     case 5:
+        if (block.sharedFfnSize > 0) return dropSharedChannels(b, some(random, block.sharedFfnSize));
+        return dropHeads(b, some(random, block.numHeads));
+    case 6: {
+        const auto operations = supportedOperations(shape);
+        if (std::find(operations.begin(), operations.end(), "drop_hidden") == operations.end()) return dropBlocks({b});
+        return dropHidden(some(random, static_cast<int>(shape.hiddenSize)));
+    }
+    case 7:
         if (block.numExperts > 0) return dropExperts(b, some(random, block.numExperts));
         [[fallthrough]];
     default:

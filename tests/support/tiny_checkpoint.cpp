@@ -249,15 +249,27 @@ TinyCheckpoint tinyFamily(const std::string& modelType, const Json& change, std:
         {"glm4_moe", {sizes, {{"head_dim", 10}, {"n_routed_experts", 8}, {"num_experts_per_tok", 2}, {"moe_intermediate_size", 21},
                               {"n_shared_experts", 1}, {"first_k_dense_replace", 1}, {"n_group", 2}, {"topk_group", 1}, {"norm_topk_prob", true},
                               {"routed_scaling_factor", 1.5}, {"attention_bias", true}, {"use_qk_norm", true}, {"partial_rotary_factor", 0.5}}}},
+        {"clip_text_model", {sizes, {{"eos_token_id", 60}}}},
     };
     const Json picture{{"hidden_size", 48}, {"num_hidden_layers", 4}, {"num_attention_heads", 4}, {"intermediate_size", 43}, {"image_size", {12, 8}},
                        {"patch_size", 4}, {"num_channels", 2}};
     const std::map<std::string, Json> pictures{{"vit", {{"id2label", {{"0", "a"}, {"1", "b"}, {"2", "c"}}}}},
                                                {"deit", {{"id2label", {{"0", "a"}, {"1", "b"}, {"2", "c"}}}, {"qkv_bias", false}}},
                                                {"clip_vision_model", Json::object()}};
+    // timm says its sizes by name, and by what differs from it.
+    Json timm{{"num_classes", 3}, {"pretrained_cfg", {{"input_size", {2, 12, 8}}}},
+              {"model_args", {{"embed_dim", 48}, {"depth", 4}, {"num_heads", 4}, {"mlp_ratio", 43.25 / 48}, {"patch_size", 4}}}};
+    timm["architecture"] = modelType == "timm_deit" ? "deit_tiny_distilled_patch16_224" : "vit_tiny_patch16_224.own_tag";
+    Json text = sizes, vision = picture;
+    text["model_type"] = modelType == "clip" ? "clip_text_model" : "llama";
+    const std::map<std::string, Json> towers{{"clip", {{"text_config", text}, {"vision_config", vision}, {"projection_dim", 20}}},
+                                             {"llava", {{"text_config", text}, {"vision_config", vision}, {"image_token_index", 60}}}};
     TinyCheckpoint checkpoint;
     checkpoint.config = {{"architectures", {std::string(findFamily(modelType)->architecture)}}, {"model_type", modelType}, {"torch_dtype", "float32"}};
-    if (const auto found = pictures.find(modelType); found != pictures.end()) checkpoint.config.update(picture), checkpoint.config.update(found->second);
+    if (modelType == "timm_vit" || modelType == "timm_deit") checkpoint.config = timm;
+    else if (modelType == "timm_wrapper") checkpoint.config.update(timm);
+    else if (const auto found = towers.find(modelType); found != towers.end()) checkpoint.config.update(found->second);
+    else if (const auto found = pictures.find(modelType); found != pictures.end()) checkpoint.config.update(picture), checkpoint.config.update(found->second);
     else for (const Json& fields : own.at(modelType)) checkpoint.config.update(fields);
     checkpoint.config.update(change);
     const TinyOptions options{.seed = seed};
@@ -266,6 +278,7 @@ TinyCheckpoint tinyFamily(const std::string& modelType, const Json& change, std:
         if (tensor.role == TensorRole::PatchWeight || (isEmbeddingRole(tensor.role) && tensor.shape.size() > 2)) fill.table(tensor.name, tensor.shape);
         else if (tensor.role == TensorRole::TokenEmbedding || tensor.role == TensorRole::PositionEmbedding) fill.embedding(tensor.name, tensor.shape[0], tensor.shape[1]);
         else if (tensor.shape.size() == 2) fill.matrix(tensor.name, tensor.shape[0], tensor.shape[1]);
+        else if (tensor.shape.empty()) fill.table(tensor.name, tensor.shape);
         else if (isNormRole(tensor.role) && !tensor.name.ends_with(".bias")) fill.norm(tensor.name, tensor.shape[0]);
         else fill.bias(tensor.name, tensor.shape[0]);
     }

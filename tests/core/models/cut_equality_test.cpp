@@ -2,8 +2,10 @@
 #include "core/export/hf_writer.h"
 #include "core/models/model.h"
 #include "core/surgery/edit_plan.h"
+#include "tests/core/models/some_input.h"
 #include "tests/support/tiny_checkpoint.h"
 
+#include <cmath>
 #include <gtest/gtest.h>
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -13,21 +15,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Two rows of tokens, or two pictures.
-TokenBatch someInput(const ModelShape& shape) {
-    auto generator = torch::make_generator<torch::CPUGeneratorImpl>(7);
-    TokenBatch batch;
-    if (shape.image) batch.pixels_BCHW = torch::randn({2, shape.image->channels, shape.image->height, shape.image->width}, generator);
-    else batch.ids_BT = torch::randint(shape.vocabSize, {2, 17}, generator, torch::kInt64);
-    return batch;
-}
-
 torch::Tensor logitsOf(const fs::path& folder, const Cut& cut, torch::ScalarType dtype) {
     const Checkpoint checkpoint = Checkpoint::open(folder);
     const auto model = LanguageModel::load(checkpoint, {torch::kCPU, dtype, false});
     model->setCut(cut);
     torch::NoGradGuard noGradients;
-    return model->logits(someInput(model->shape()));
+    return model->logits(someInput(model->shape(), 2, 17));
 }
 
 double largestDifference(const torch::Tensor& a, const torch::Tensor& b) {
@@ -57,7 +50,11 @@ void expectEqualEachWay(const fs::path& source, const std::vector<EditPointer>& 
         const double largest = std::max(1.0, candidate.abs().max().item<double>());
         const double difference = largestDifference(candidate, logitsOf(out / "x", {}, torch::kFloat32));
         EXPECT_LE(difference, 5e-6 * largest);
-        EXPECT_LE(largestDifference(candidate64, logitsOf(out / "x", {}, torch::kFloat64)), 1e-11);
+        // Norm weights are scaled when hidden channels go, which F32 can hold exactly for some ratios only.
+        const double ratio = std::sqrt(static_cast<double>(anatomy.shape().hiddenSize) / static_cast<double>(keptHidden(anatomy.shape(), cut).size()));
+        const bool onePlus = ratio != 1 && familyOf(anatomy.shape()).norm == Family::Norm::RmsPlusOne;
+        const bool rounded = way != SliceWay::Zeroed && (ratio != std::floor(ratio) || onePlus);
+        EXPECT_LE(largestDifference(candidate64, logitsOf(out / "x", {}, torch::kFloat64)), rounded ? 1e-6 * largest : 1e-11);
     }
 }
 
@@ -118,16 +115,23 @@ std::vector<std::vector<EditPointer>> cutsOf(const ModelShape& shape) {
     for (int b = 0; b < shape.numBlocks(); ++b) {
         const BlockShape& block = shape.blocks[static_cast<std::size_t>(b)];
         if (block.numExperts == 0) {
-            channels.push_back(dropChannels(b, {b, 5, block.ffnSize - 1}));
+            channels.push_back(dropChannels(b, {b % 4, 5, block.ffnSize - 1}));
         } else {
             experts.push_back(dropExperts(b, {b, 3 + shape.expertGroups}));
             for (int e = 0; e < block.numExperts; ++e) channels.push_back(dropExpertChannels(b, e, {e, 9 + e, block.ffnSize - 1}));
         }
     }
     cuts.push_back(channels);
-    if (experts.empty()) return cuts;
-    cuts.push_back(experts);
-    cuts.push_back({experts.front()});  // counts that differ between blocks
+    std::vector<EditPointer> shared;
+    for (int b = 0; b < shape.numBlocks(); ++b)
+        if (const int width = shape.blocks[static_cast<std::size_t>(b)].sharedFfnSize; width > 0) shared.push_back(dropSharedChannels(b, {b, 7, width - 1}));
+    if (!shared.empty()) cuts.insert(cuts.end(), {shared, {shared.front()}});
+    if (!experts.empty()) cuts.insert(cuts.end(), {experts, {experts.front()}});  // the second: counts that differ between blocks
+    if (!supports("drop_hidden")) return cuts;
+    std::vector<int> threeQuarters;  // what stays is a quarter, so that norms scale by 2
+    for (int i = 0; i < shape.hiddenSize; ++i)
+        if (i % 4 != 1) threeQuarters.push_back(i);
+    cuts.insert(cuts.end(), {{dropHidden(threeQuarters)}, {dropHidden({0, 5, 6, 47})}, {dropHidden({1, 2}), dropBlocks({1}), channels.back()}});
     return cuts;
 }
 
@@ -148,9 +152,9 @@ TEST_P(CutOfEveryFamily, ComputesTheSameMaskedAndWrittenInEveryWay) {
 TEST_P(CutOfEveryFamily, CachesWhatItComputesAnew) {
     const TinyCheckpoint tiny = tinyFamily(std::string(GetParam()));
     const auto model = LanguageModel::load(tiny.open(), {torch::kCPU, torch::kFloat64, false});
-    if (model->shape().image) return;  // nothing to continue
+    if (model->shape().image || !model->shape().towers.empty()) return;  // nothing to continue
     const torch::NoGradGuard noGradients;
-    const TokenBatch all = someInput(model->shape());
+    const TokenBatch all = someInput(model->shape(), 2, 17);
     const torch::Tensor whole = model->logits(all);
     const auto cache = model->makeCache(2, 20);
     std::vector<torch::Tensor> parts;

@@ -5,6 +5,7 @@
 #include "core/export/hf_writer.h"
 #include "core/export/verdict.h"
 #include "core/models/model.h"
+#include "tests/core/models/some_input.h"
 #include "tests/support/random_plan.h"
 #include "tests/support/tiny_checkpoint.h"
 
@@ -22,11 +23,7 @@ constexpr std::int64_t kTokens = 9, kFewTokens = 6;
 
 torch::Tensor logitsOf(LanguageModel& model, std::int64_t tokens) {
     const torch::NoGradGuard noGradients;
-    auto generator = torch::make_generator<torch::CPUGeneratorImpl>(7);
-    TokenBatch batch;
-    if (const auto& image = model.shape().image) batch.pixels_BCHW = torch::randn({1, image->channels, image->height, image->width}, generator);
-    else batch.ids_BT = torch::randint(model.shape().vocabSize, {1, tokens}, generator, torch::kInt64);
-    return model.logits(batch);
+    return model.logits(someInput(model.shape(), 1, tokens));
 }
 
 /// One tiny checkpoint of every family with its model, which masks instead of cutting.
