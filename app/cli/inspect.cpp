@@ -31,14 +31,16 @@ std::string ffnText(const protocol::BlockMessage& block) {
 /// Alike blocks fold into one line: "0-11".
 void printBlocks(const protocol::ModelMessage& model) {
     std::vector<std::vector<std::string>> rows{{"block", "heads/kv x dim", "channels", "parameters"}};
+    if (!model.blocks.front().tower.empty()) rows.front().emplace_back("tower");
     for (std::size_t i = 0; i < model.blocks.size();) {
         std::size_t end = i + 1;
         const auto& block = model.blocks[i];
         while (end < model.blocks.size() && headsText(model.blocks[end]) == headsText(block) && ffnText(model.blocks[end]) == ffnText(block) &&
-               model.blocks[end].parameters == block.parameters)
+               model.blocks[end].parameters == block.parameters && model.blocks[end].tower == block.tower)
             ++end;
         const std::string range = end == i + 1 ? std::to_string(i) : std::to_string(i) + "-" + std::to_string(end - 1);
         rows.push_back({range, headsText(block), ffnText(block), formatThousands(block.parameters) + (end > i + 1 ? " each" : "")});
+        if (!block.tower.empty()) rows.back().push_back(block.tower);
         i = end;
     }
     std::cout << "\n";
@@ -51,9 +53,10 @@ void printText(const protocol::ModelMessage& model) {
               << (model.numShards == 1 ? " file" : " shards") << "\n";
     if (model.understood) {
         std::cout << "vocabulary " << formatThousands(model.vocabSize) << ", hidden size " << model.hiddenSize << ", context " << formatThousands(model.maxPositions)
-                  << ", " << (model.tied ? "head tied to the embedding" : "own head") << ", tokenizer " << (model.hasTokenizer ? "present" : "missing") << "\n";
+                  << ", " << (model.tied ? "head tied to the embedding" : model.headParameters > 0 ? "own head" : "no head") << ", tokenizer " << (model.hasTokenizer ? "present" : "missing") << "\n";
         std::cout << "embedding " << formatThousands(model.embeddingParameters) << ", final norm " << formatThousands(model.finalNormParameters) << ", head "
-                  << formatThousands(model.headParameters) << " parameters\n";
+                  << formatThousands(model.headParameters) << " parameters"
+                  << (model.linkParameters > 0 ? ", between the towers " + formatThousands(model.linkParameters) : std::string()) << "\n";
     }
     if (!model.licence.empty()) std::cout << "licence: " << model.licence << "\n";
     std::cout << "fingerprint " << model.fingerprint << "\n";

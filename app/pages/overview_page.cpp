@@ -74,6 +74,7 @@ constexpr std::array kEdits = {
     EditWords{"drop_kv_groups", QT_TRANSLATE_NOOP("OverviewPage", "Key groups with their query heads"), QT_TRANSLATE_NOOP("OverviewPage", "the same number in every block opens everywhere")},
     EditWords{"drop_heads", QT_TRANSLATE_NOOP("OverviewPage", "Single query heads"), QT_TRANSLATE_NOOP("OverviewPage", "unequal groups are padded on export")},
     EditWords{"drop_channels", QT_TRANSLATE_NOOP("OverviewPage", "MLP channels"), QT_TRANSLATE_NOOP("OverviewPage", "the same width in every block opens everywhere")},
+    EditWords{"drop_hidden", QT_TRANSLATE_NOOP("OverviewPage", "Hidden channels"), QT_TRANSLATE_NOOP("OverviewPage", "narrows the whole model; opens everywhere as a smaller stock model")},
     EditWords{"drop_experts", QT_TRANSLATE_NOOP("OverviewPage", "Experts"), QT_TRANSLATE_NOOP("OverviewPage", "the same number in every block opens everywhere")}};
 
 }  // namespace

@@ -471,8 +471,7 @@ Json blocksOfDeciLm(const Json& config, const std::string& subject) {
         if (!boolField(ffn, "no_op", where, false)) {
             const double multiple = numberField(ffn, "ffn_mult", where);
             if (!(multiple > 0) || multiple > 1e4 || hidden < 1 || hidden > kMaxSize) bad(where, "ffn_mult", "expected a number above 0, found " + toText(multiple));
-            constexpr std::int64_t kStep = 256;
-            block["ffn"] = {{"size", (static_cast<std::int64_t>(2 * multiple * static_cast<double>(hidden) / 3) + kStep - 1) / kStep * kStep}};
+            block["ffn"] = {{"size", deciWidth(multiple, hidden)}};
         }
         blocks.push_back(std::move(block));
     }
@@ -585,6 +584,11 @@ ModelShape readModelShape(const Json& config, const Json& resectConfig, const st
     if (resectConfig.is_null() && config.is_object() && config.value("model_type", Json()) == "nemotron-nas")
         return Reader(config, blocksOfDeciLm(config, subject), subject).run();
     return readOne(config, resectConfig, subject, false);
+}
+
+std::int64_t deciWidth(double ffnMult, std::int64_t hidden) noexcept {
+    constexpr std::int64_t kStep = 256;
+    return (static_cast<std::int64_t>(2 * ffnMult * static_cast<double>(hidden) / 3) + kStep - 1) / kStep * kStep;
 }
 
 Json resectConfigOf(const ModelShape& shape) {

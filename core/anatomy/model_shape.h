@@ -139,6 +139,8 @@ void forEachTower(const ModelShape& shape, Visit visit) {
 /// Throws BadInput naming the field: absent, of the wrong type, or inconsistent (heads not a multiple of kv heads, ...);
 /// Unsupported for a model_type that the family table does not hold.
 ModelShape readModelShape(const Json& config, const Json& resectConfig, const std::string& subject);
+/// The MLP width that DeciLM makes of `ffn_mult`: round_up_256(int(2 ffn_mult hidden / 3)).
+std::int64_t deciWidth(double ffnMult, std::int64_t hidden) noexcept;
 /// The resect.json of a shape; reading it back with the same config.json (and model_type "resect") gives the shape again.
 Json resectConfigOf(const ModelShape& shape);
 

@@ -63,11 +63,6 @@ Json blockConfig(const BlockShape& block, std::int64_t hidden) {
 
 double deciFfnMult(std::int64_t width, std::int64_t hidden) noexcept { return 1.5 * (static_cast<double>(width) - 0.5) / static_cast<double>(hidden); }
 
-std::int64_t deciWidth(double ffnMult, std::int64_t hidden) noexcept {
-    const auto width = static_cast<std::int64_t>(2 * ffnMult * static_cast<double>(hidden) / 3);
-    return (width + kWidthStep - 1) / kWidthStep * kWidthStep;
-}
-
 ModelShape deciShape(const ModelShape& source, const Cut& cut) {
     requireExpressible(source);
     ModelShape shape = shapeAfter(source, cut);

@@ -23,8 +23,7 @@ Json deciConfig(const Json& config, const ModelShape& source, const Cut& cut, co
 inline constexpr const char* kDeciConfigurationFile = "configuration_decilm.py";
 std::string deciConfigurationCode();
 
-/// `ffn_mult` that DeciLM turns back into `width` (a multiple of 256): round_up_256(int(2 ffn_mult hidden / 3)).
+/// `ffn_mult` that deciWidth() turns back into `width`, a multiple of 256.
 double deciFfnMult(std::int64_t width, std::int64_t hidden) noexcept;
-std::int64_t deciWidth(double ffnMult, std::int64_t hidden) noexcept;
 
 }  // namespace resect

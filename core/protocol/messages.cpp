@@ -5,11 +5,11 @@ namespace resect::protocol {
 RESECT_JSON_FIELDS(ProblemMessage, severity, subject, message, advice)
 RESECT_JSON_FIELDS(HelloMessage, protocol, version, devices, torchVersion, threads)
 RESECT_JSON_FIELDS(BlockMessage, index, parameters, attentionParameters, ffnParameters, hasAttention, hasFfn, numHeads,
-                   numKvHeads, headDim, ffnSize, numExperts, headsPerKv)
+                   numKvHeads, headDim, ffnSize, numExperts, headsPerKv, tower)
 RESECT_JSON_FIELDS(TensorCountsMessage, known, expected, missing, misshapen, unexpected, ignored)
 RESECT_JSON_FIELDS(ModelMessage, path, name, fingerprint, family, familyTitle, dtype, understood, tied, hasTokenizer,
                    parameters, bytes, numTensors, numShards, vocabSize, hiddenSize, maxPositions, embeddingParameters,
-                   headParameters, finalNormParameters, licence, edits, blocks, problems, tensorCounts)
+                   headParameters, finalNormParameters, linkParameters, licence, edits, blocks, problems, tensorCounts)
 RESECT_JSON_FIELDS(DataMessage, file, rowLength, maxRows, layout)
 RESECT_JSON_FIELDS(ParameterMessage, name, title, help, type, unit, defaultValue, minimum, maximum, choices, advanced)
 RESECT_JSON_FIELDS(MethodMessage, id, title, summary, paper, families, measures, plans, trains, measureParameters, planParameters,

@@ -62,6 +62,7 @@ struct BlockMessage {
     bool hasAttention = true, hasFfn = true;
     int numHeads = 0, numKvHeads = 0, headDim = 0, ffnSize = 0, numExperts = 0;
     std::vector<int> headsPerKv;
+    std::string tower;                        ///< "vision", "text"; empty where the model is one
 };
 
 /// Tensors by their headers: what the configuration calls for against what is stored.
@@ -80,6 +81,7 @@ struct ModelMessage {
     bool hasTokenizer = false;
     std::int64_t parameters = 0, bytes = 0, numTensors = 0, numShards = 0;
     std::int64_t vocabSize = 0, hiddenSize = 0, maxPositions = 0;
+    std::int64_t linkParameters = 0;          ///< of what links several towers: a projector, projections
     std::int64_t embeddingParameters = 0, headParameters = 0, finalNormParameters = 0;
     std::string licence;                      ///< from the model card or a LICENSE file, "" when there is none
     std::vector<std::string> edits;           ///< operations that this family supports: "drop_blocks", ...

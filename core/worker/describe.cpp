@@ -192,9 +192,11 @@ ModelMessage describe(const OpenedCheckpoint& opened) {
     message.embeddingParameters = parametersOf(anatomy, ComponentKind::Embedding, -1);
     message.finalNormParameters = parametersOf(anatomy, ComponentKind::FinalNorm, -1);
     message.headParameters = parametersOf(anatomy, ComponentKind::LmHead, -1);
+    message.linkParameters = parametersOf(anatomy, ComponentKind::Projector, -1);
     message.edits = supportedOperations(shape);
     for (int i = 0; i < shape.numBlocks(); ++i) {
         BlockMessage block = blockMessage(shape.blocks[i], i);
+        if (!shape.towers.empty()) block.tower = shape.towers[static_cast<std::size_t>(shape.blocks[i].tower)].name;
         block.attentionParameters = parametersOf(anatomy, ComponentKind::AttentionLayer, i);
         block.ffnParameters = parametersOf(anatomy, ComponentKind::FfnLayer, i);
         block.parameters = block.attentionParameters + block.ffnParameters;

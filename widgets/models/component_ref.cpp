@@ -29,6 +29,7 @@ constexpr std::array kKinds{
     KindWords{PartKind::Router, "router", "router", "routers"},
     KindWords{PartKind::FinalNorm, "final_norm", "final norm", "final norms"},
     KindWords{PartKind::LmHead, "lm_head", "output head", "output heads"},
+    KindWords{PartKind::Projector, "projector", "projector", "projectors"},
 };
 
 const KindWords& words(PartKind kind) { return kKinds[static_cast<size_t>(kind)]; }
@@ -138,7 +139,8 @@ const protocol::BlockMessage* findBlock(const protocol::ModelMessage& model, int
 }
 
 bool exists(const protocol::ModelMessage& model, const ComponentRef& ref) {
-    if (ref.block < 0) return ref.kind == PartKind::Model || ref.kind == PartKind::Embedding || ref.kind == PartKind::FinalNorm || ref.kind == PartKind::LmHead;
+    if (ref.block < 0) return ref.kind == PartKind::Model || ref.kind == PartKind::Embedding || ref.kind == PartKind::FinalNorm || ref.kind == PartKind::LmHead ||
+                              (ref.kind == PartKind::Projector && model.linkParameters > 0);
     const auto* block = findBlock(model, ref.block);
     if (!block) return false;
     switch (ref.kind) {
@@ -208,6 +210,7 @@ double parametersOf(const protocol::ModelMessage& model, const ComponentRef& ref
     case PartKind::Embedding: return static_cast<double>(model.embeddingParameters);
     case PartKind::FinalNorm: return static_cast<double>(model.finalNormParameters);
     case PartKind::LmHead: return static_cast<double>(model.headParameters);
+    case PartKind::Projector: return static_cast<double>(model.linkParameters);
     default: break;
     }
     const auto* block = findBlock(model, ref.block);

@@ -12,7 +12,7 @@
 
 namespace resect::ui {
 
-enum class PartKind { Model, Embedding, Block, Attention, Mlp, Head, KvGroup, Channel, Expert, Router, FinalNorm, LmHead };
+enum class PartKind { Model, Embedding, Block, Attention, Mlp, Head, KvGroup, Channel, Expert, Router, FinalNorm, LmHead, Projector };
 
 /// Names a part of the model by position, so that it outlives the loaded model. -1 where a field does not apply. All indices are 0-based and of the source.
 struct ComponentRef {

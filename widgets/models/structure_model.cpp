@@ -32,7 +32,7 @@ namespace {
 
 bool alike(const protocol::BlockMessage& a, const protocol::BlockMessage& b) {
     return a.hasAttention == b.hasAttention && a.hasFfn == b.hasFfn && a.numHeads == b.numHeads && a.numKvHeads == b.numKvHeads && a.headDim == b.headDim
-           && a.ffnSize == b.ffnSize && a.numExperts == b.numExperts && a.headsPerKv == b.headsPerKv && a.parameters == b.parameters;
+           && a.ffnSize == b.ffnSize && a.numExperts == b.numExperts && a.headsPerKv == b.headsPerKv && a.tower == b.tower && a.parameters == b.parameters;
 }
 
 QString countText(double count) { return QString::fromStdString(formatCount(std::round(count))); }
@@ -76,6 +76,7 @@ void StructureModel::rebuild() {
             for (; i < end; ++i) addBlock(parent, model->blocks[i]);
         }
         for (const PartKind kind : {PartKind::FinalNorm, PartKind::LmHead}) top->add({kind, -1, -1, -1});
+        if (model->linkParameters > 0) top->add({PartKind::Projector, -1, -1, -1});
         for (auto& node : top->children)
             if (node->ref.kind != PartKind::Block) node->fetched = true;
     }
@@ -180,10 +181,13 @@ RefSet StructureModel::refsAt(const QModelIndex& index) const {
 
 QString StructureModel::nameOf(const Node& node) const {
     const auto* model = m_document.model();
+    const auto* block = model ? findBlock(*model, node.ref.block) : nullptr;
+    const QString tower = block ? QString::fromStdString(block->tower) : QString();
+    if (node.isGroup() && !tower.isEmpty()) return tr("Blocks %1-%2 (%3 alike, %4)").arg(node.ref.block).arg(node.lastBlock).arg(node.children.size()).arg(tower);
     if (node.isGroup()) return tr("Blocks %1-%2 (%3 alike)").arg(node.ref.block).arg(node.lastBlock).arg(node.children.size());
     switch (node.ref.kind) {
     case PartKind::Model: return model ? QString::fromStdString(model->name) : QString();
-    case PartKind::Block: return tr("Block %1").arg(node.ref.block);
+    case PartKind::Block: return tower.isEmpty() ? tr("Block %1").arg(node.ref.block) : tr("Block %1 (%2)").arg(node.ref.block).arg(tower);
     case PartKind::Attention: return tr("Attention");
     case PartKind::Mlp: return tr("MLP");
     case PartKind::Head: return tr("Head %1").arg(node.ref.index);
@@ -193,6 +197,7 @@ QString StructureModel::nameOf(const Node& node) const {
     case PartKind::Embedding: return tr("Embedding");
     case PartKind::FinalNorm: return tr("Final norm");
     case PartKind::LmHead: return tr("Output head");
+    case PartKind::Projector: return tr("Projector");
     default: return text(node.ref);
     }
 }

@@ -304,6 +304,17 @@ TEST(LanguageModel, RefusesBadBatches) {
     EXPECT_THROW(model->setCut(cut), Error);
 }
 
+TEST(Olmoe, ClipsQueriesAndKeysAfterTheirNorms) {
+    TinyCheckpoint tiny = tinyFamily("olmoe", {{"clip_qkv", 1e4}});
+    const auto run = [&] { return LanguageModel::load(tiny.open(), {torch::kCPU, torch::kFloat64, false})->logits({torch::arange(20).view({2, 10}), {}, {}}); };
+    const torch::NoGradGuard noGrad;
+    const auto plain = run();
+    for (const char* name : {"q_proj", "k_proj"})  // far beyond the limit, were it not for the norm that follows
+        for (double& value : tiny.tensor("model.layers.1.self_attn." + std::string(name) + ".weight").values) value *= 1 << 20;
+    tiny.save();
+    EXPECT_LE((run() - plain).abs().max().item<double>(), 1e-3);
+}
+
 TEST(Generate, IsReproducibleAndRespectsItsLimits) {
     const auto model = tinyModel();
     const std::vector<std::int64_t> prompt{1, 5, 9};
