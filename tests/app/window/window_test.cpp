@@ -212,6 +212,19 @@ TEST_F(Window, ABrokenWorkspaceIsNamedAndLeftAlone) {
     EXPECT_TRUE(failed[1][1].toString().contains("newer"));
 }
 
+TEST_F(Window, PluginsThatCouldNotBeLoadedAreRowsWithTheirReason) {
+    const auto row = [&] {
+        for (int i = 0; i < window->messages().rowCount(); ++i) {
+            QString text;
+            for (int column = 0; column < window->messages().columnCount(); ++column) text += window->messages().index(i, column).data().toString() + " ";
+            if (text.contains("bad.so")) return text;
+        }
+        return QString();
+    };
+    ASSERT_TRUE(QTest::qWaitFor([&] { return !row().isEmpty(); }, 5000));
+    EXPECT_TRUE(row().contains("no such symbol")) << row().toStdString();
+}
+
 TEST_F(Window, RecoverDialogStartsADetachedRunThatShowsInTheDock) {
     ASSERT_TRUE(open());
     document().drop({blockRef(2)});
