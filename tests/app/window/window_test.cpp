@@ -215,12 +215,13 @@ TEST_F(Window, ABrokenWorkspaceIsNamedAndLeftAlone) {
 TEST_F(Window, PluginsThatCouldNotBeLoadedAreRowsWithTheirReason) {
     const auto row = [&] {
         for (int i = 0; i < window->messages().rowCount(); ++i) {
-            QString text;
-            for (int column = 0; column < window->messages().columnCount(); ++column) text += window->messages().index(i, column).data().toString() + " ";
+            const QModelIndex index = window->messages().index(i, 0);
+            const QString text = index.data(MessageModel::SubjectRole).toString() + ": " + index.data().toString();
             if (text.contains("bad.so")) return text;
         }
         return QString();
     };
+    ASSERT_TRUE(open());
     ASSERT_TRUE(QTest::qWaitFor([&] { return !row().isEmpty(); }, 5000));
     EXPECT_TRUE(row().contains("no such symbol")) << row().toStdString();
 }
