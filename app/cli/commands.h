@@ -19,6 +19,7 @@ void addRunCommands(CLI::App& app);   ///< run, status, stop, resume
 void addEval(CLI::App& app);
 void addExport(CLI::App& app);
 void addImport(CLI::App& app);
+void addDropLists(CLI::App& app);
 void addVerify(CLI::App& app);
 void addLogits(CLI::App& app);
 void addTokenize(CLI::App& app);

@@ -55,7 +55,7 @@ int main(int argc, char** argv) {
                "  resect-cli export run --to smaller-model --way uniform\n"
                "Exit codes: 0 done, 2 usage, 3 bad input, 4 memory or disk, 5 stopped and kept, 1 our own fault.");
     using namespace resect::cli;
-    for (const auto add : {addInspect, addMethods, addMeasure, addPlan, addVerdict, addPreview, addRecover, addRunCommands, addEval, addExport, addImport, addVerify, addDiff,
+    for (const auto add : {addInspect, addMethods, addMeasure, addPlan, addVerdict, addPreview, addRecover, addRunCommands, addEval, addExport, addImport, addDropLists, addVerify, addDiff,
                            addLogits, addTokenize, addChat, addGenerate, addDemoText, addServe})
         add(app);
     try {

@@ -1,7 +1,6 @@
 #include "core/measure/importance.h"
 
-#include "core/anatomy/family.h"
-#include "core/base/error.h"
+#include "core/measure/expert_taps.h"
 #include "core/measure/statistics.h"
 #include "core/measure/stream_kernels.h"
 #include "core/models/decoder.h"
@@ -10,78 +9,18 @@
 #include <torch/utils.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <map>
 #include <numeric>
+#include <optional>
 
 namespace resect {
 
 namespace {
 
-/// The weights of one block by role, read from the files when asked for.
-class BlockWeightReader {
-public:
-    BlockWeightReader(const Checkpoint& checkpoint, const ModelShape& shape)
-        : m_shape(shape), m_family(familyOf(shape)), m_source(checkpointWeights(checkpoint, LoadOptions{})) {
-        for (const ExpectedTensor& tensor : expectedTensors(shape))
-            if (tensor.block >= 0 && tensor.expert < 0) m_tensors.emplace(std::pair(tensor.block, tensor.role), tensor);
-    }
-    bool has(int block, TensorRole role) const { return m_tensors.contains({block, role}) || m_tensors.contains({block, fused(role)}); }
-    /// [out, in], cut out of a fused tensor and turned where the family stores it so.
-    torch::Tensor read(int block, TensorRole role) const {
-        const bool own = m_tensors.contains({block, role});
-        auto weight = m_source(m_tensors.at({block, own ? role : fused(role)}));
-        if (m_family.transposedLinears) weight = weight.t();
-        if (own) return weight;
-        const BlockShape& shape = m_shape.blocks[static_cast<std::size_t>(block)];
-        const std::int64_t q = std::int64_t{shape.numHeads} * shape.headDim, kv = std::int64_t{shape.numKvHeads} * shape.headDim;
-        switch (role) {
-            case TensorRole::QueryWeight: return weight.narrow(0, 0, q);
-            case TensorRole::KeyWeight: return weight.narrow(0, q, kv);
-            case TensorRole::ValueWeight: return weight.narrow(0, q + kv, kv);
-            case TensorRole::GateWeight: return weight.narrow(0, 0, shape.ffnSize);
-            default: return weight.narrow(0, shape.ffnSize, shape.ffnSize);
-        }
-    }
-
-private:
-    static TensorRole fused(TensorRole role) {
-        using enum TensorRole;
-        if (role == QueryWeight || role == KeyWeight || role == ValueWeight) return QkvWeight;
-        return role == GateWeight || role == UpWeight ? GateUpWeight : role;
-    }
-    const ModelShape& m_shape;
-    const Family& m_family;
-    WeightSource m_source;
-    std::map<std::pair<int, TensorRole>, ExpectedTensor> m_tensors;
-};
-
 std::vector<double> numbers(const torch::Tensor& x) {
     const auto values = x.to(torch::kFloat64).contiguous();
     return {values.data_ptr<double>(), values.data_ptr<double>() + values.numel()};
-}
-
-/// sum |w|^p of each unit along `axis` of a matrix, `width` rows or columns a unit.
-std::vector<double> sliceNorms(const torch::Tensor& weight, int axis, int width, double power) {
-    const auto powers = power == 2 ? weight.to(torch::kFloat64).square() : weight.to(torch::kFloat64).abs().pow(power);
-    return numbers(powers.sum(1 - axis).view({-1, width}).sum(1));
-}
-
-struct UnitSlices {
-    TensorRole role;
-    int axis;
-    ComponentKind owner;   // whose units the slices are: heads inside a kv group are folded
-};
-
-std::vector<UnitSlices> slicesOf(ComponentKind kind) {
-    using enum TensorRole;
-    switch (kind) {
-        case ComponentKind::Head: return {{QueryWeight, 0, kind}, {OutputWeight, 1, kind}};
-        case ComponentKind::KvGroup:
-            return {{QueryWeight, 0, ComponentKind::Head}, {OutputWeight, 1, ComponentKind::Head}, {KeyWeight, 0, kind}, {ValueWeight, 0, kind}};
-        case ComponentKind::Channel: return {{GateWeight, 0, kind}, {UpWeight, 0, kind}, {DownWeight, 1, kind}};
-        default: throw Error(ErrorCode::Unsupported, std::string(name(kind)), "weight norms are defined for heads, kv groups and channels");
-    }
 }
 
 void normaliseByMean(std::vector<double>& scores) {
@@ -89,113 +28,212 @@ void normaliseByMean(std::vector<double>& scores) {
     if (mean > 0) for (double& score : scores) score /= mean;
 }
 
-void requireFinite(const std::vector<double>& scores, int block, const char* unit) {
-    for (std::size_t i = 0; i < scores.size(); ++i)
-        if (!std::isfinite(scores[i]))
-            throw Error(ErrorCode::BadInput, "block " + std::to_string(block) + ", " + unit + " " + std::to_string(i),
-                        "the score is not finite; the weights hold NaN or infinity, or the activations overflow in this precision");
-}
+constexpr std::size_t kGroups = 10;   // of rows, for the jackknife
 
-std::vector<double> blockMagnitude(const BlockWeightReader& weights, const BlockShape& shape, int block, ComponentKind kind, const MagnitudeOptions& options) {
-    std::vector<double> scores;
-    double tensors = 0;
-    for (const UnitSlices& slices : slicesOf(kind)) {
-        if (!weights.has(block, slices.role)) {
-            if (slices.role == TensorRole::GateWeight && weights.has(block, TensorRole::UpWeight)) continue;  // a family without gates
-            return {};
+/// Statistics of the columns of one tap over some of the rows; f64 [C].
+struct ColumnStatistics {
+    torch::Tensor absolute, squares, mean, deviations;   // sum |x|, sum x^2, mean x, sum (x - mean)^2
+    double tokens = 0, rows = 0;
+
+    void merge(const ColumnStatistics& other) {
+        rows += other.rows;
+        if (other.tokens == 0) return;
+        if (tokens == 0) {
+            const double own = rows;
+            *this = {other.absolute.clone(), other.squares.clone(), other.mean.clone(), other.deviations.clone(), other.tokens, own};
+            return;
         }
-        auto norms = sliceNorms(weights.read(block, slices.role), slices.axis, kind == ComponentKind::Channel ? 1 : shape.headDim, options.power);
-        if (slices.owner != kind) norms = foldHeads(norms, shape.headsPerKv);
-        scores.resize(norms.size(), 0.0);
-        for (std::size_t i = 0; i < norms.size(); ++i) scores[i] += norms[i];
-        tensors += 1;
+        const double total = tokens + other.tokens;
+        const auto step = other.mean - mean;
+        absolute += other.absolute;
+        squares += other.squares;
+        deviations += other.deviations + step * step * (tokens * other.tokens / total);
+        mean += step * (other.tokens / total);
+        tokens = total;
     }
-    if (options.reduction == Reduction::Mean) for (double& score : scores) score /= tensors;
-    if (options.normalisation == Normalisation::Mean && !scores.empty()) normaliseByMean(scores);
-    requireFinite(scores, block, std::string(name(kind)).c_str());
-    return scores;
+};
+
+/// Of tokens [begin, end) of x_TC.
+ColumnStatistics statisticsOf(const torch::Tensor& x_TC, std::int64_t begin, std::int64_t end) {
+    const auto options = torch::TensorOptions().dtype(torch::kFloat64);
+    const auto rows = x_TC.narrow(0, begin, end - begin);
+    ColumnStatistics own{torch::zeros({x_TC.size(1)}, options), torch::zeros({x_TC.size(1)}, options), {}, torch::zeros({x_TC.size(1)}, options),
+                         static_cast<double>(end - begin), 0};
+    kernels::addColumnSums(x_TC, begin, end, own.absolute, own.squares);
+    own.mean = rows.sum(0, false, torch::kFloat64).to(torch::kCPU) / own.tokens;
+    // Around a mean that is rounded to the activations' precision, then put right: no cancellation, and no copy in f64.
+    const auto wide = rows.scalar_type() == torch::kFloat64 ? rows : rows.to(torch::kFloat32);
+    const auto centre = own.mean.to(wide.device(), wide.scalar_type());
+    auto unused = torch::zeros_like(own.deviations);
+    kernels::addColumnSums(wide - centre, 0, end - begin, unused, own.deviations);
+    const auto off = own.mean - centre.to(torch::kCPU, torch::kFloat64);
+    own.deviations = (own.deviations - off * off * own.tokens).clamp_min(0);
+    return own;
 }
 
-/// Running sums over the columns of one tap of one block.
-struct Columns {
-    torch::Tensor absolute, squares;                   // f64 [C]
-    torch::Tensor rowSquares, rowTimesCount;           // f64 [units]: over rows, s^2 and s c of the unit's sum of |x|
-    ClusterCounts counts;
-};
+/// The columns of one tap of one block: statistics by group of rows.
+using Columns = std::array<ColumnStatistics, kGroups>;
+
+ColumnStatistics pooled(const Columns& columns, std::optional<std::size_t> without = {}) {
+    ColumnStatistics all;
+    for (std::size_t group = 0; group < kGroups; ++group)
+        if (group != without) all.merge(columns[group]);
+    return all;
+}
 
 class ActivationCollector final : public ModelRun::BatchObserver {
 public:
-    explicit ActivationCollector(const ModelRun& run) : m_run(run), m_heads(run.shape().blocks.size()), m_channels(run.shape().blocks.size()) {}
-    bool wants(TapPoint point, int) const override { return point == TapPoint::HeadOutputs || point == TapPoint::Channels; }
+    explicit ActivationCollector(const ModelRun& run) : m_run(run), m_heads(run.shape().blocks.size()), m_channels(run.shape().blocks.size()) {
+        for (std::size_t block = 0; block < m_channels.size(); ++block)
+            m_channels[block].resize(static_cast<std::size_t>(std::max(1, run.shape().blocks[block].numExperts)));
+    }
+    bool wants(TapPoint point, int) const override {
+        return point == TapPoint::HeadOutputs || point == TapPoint::Channels || (point == TapPoint::ExpertChoice && !m_run.streamsBlocks());
+    }
     void observe(TapPoint point, int block, const torch::Tensor& value) override {
         const auto index = static_cast<std::size_t>(block);
-        const bool heads = point == TapPoint::HeadOutputs;
-        add(heads ? m_heads[index] : m_channels[index], value, heads ? m_run.shape().blocks[index].headDim : 1);
-    }
-    const std::vector<Columns>& heads() const { return m_heads; }
-    const std::vector<Columns>& channels() const { return m_channels; }
-
-private:
-    void add(Columns& columns, const torch::Tensor& x_BTC, int width) {
-        const auto options = torch::TensorOptions().dtype(torch::kFloat64);
-        const std::int64_t size = x_BTC.size(2), units = size / width;
-        if (!columns.absolute.defined())
-            columns = {torch::zeros({size}, options), torch::zeros({size}, options), torch::zeros({units}, options), torch::zeros({units}, options), {}};
+        if (point == TapPoint::ExpertChoice) {
+            m_choice_BTK = value.to(torch::kCPU);
+            for (Columns& expert : m_channels[index])
+                for (const RowSpan& span : m_run.rowSpans(m_batch)) expert[span.row % kGroups].rows += 1;
+            return;
+        }
+        Columns& columns = point == TapPoint::HeadOutputs ? m_heads[index] : m_channels[index].front();
         const auto spans = m_run.rowSpans(m_batch);
-        auto absolute = torch::empty({size}, options);
         for (std::size_t b = 0; b < spans.size(); ++b) {
-            absolute.zero_();
-            kernels::addColumnSums(x_BTC.select(0, static_cast<std::int64_t>(b)), spans[b].begin, spans[b].end, absolute, columns.squares);
-            columns.absolute += absolute;
-            const auto count = static_cast<double>(spans[b].end - spans[b].begin);
-            const auto unit = width == 1 ? absolute : absolute.view({units, width}).mean(1);
-            columns.rowSquares += unit * unit;
-            columns.rowTimesCount += unit * count;
-            columns.counts.add(count);
+            ColumnStatistics own = statisticsOf(value.select(0, static_cast<std::int64_t>(b)), spans[b].begin, spans[b].end);
+            own.rows = 1;
+            columns[spans[b].row % kGroups].merge(own);
         }
     }
+    void observeExpert(int block, int expert, const torch::Tensor& channels_nF) {
+        const auto tokens = tokensOfExpert(m_choice_BTK, expert);
+        const auto* token = tokens.data_ptr<std::int64_t>();
+        const std::int64_t count = tokens.numel(), length = m_choice_BTK.size(1);
+        const auto spans = m_run.rowSpans(m_batch);
+        for (std::size_t b = 0; b < spans.size(); ++b) {
+            const std::int64_t row = static_cast<std::int64_t>(b) * length;
+            const auto begin = std::lower_bound(token, token + count, row + spans[b].begin) - token, end = std::lower_bound(token, token + count, row + spans[b].end) - token;
+            if (begin < end) m_channels[static_cast<std::size_t>(block)][static_cast<std::size_t>(expert)][spans[b].row % kGroups].merge(statisticsOf(channels_nF, begin, end));
+        }
+    }
+    const Columns& heads(std::size_t block) const { return m_heads[block]; }
+    const std::vector<Columns>& channels(std::size_t block) const { return m_channels[block]; }   ///< one, or one per expert
+
+private:
     const ModelRun& m_run;
-    std::vector<Columns> m_heads, m_channels;
+    std::vector<Columns> m_heads;
+    std::vector<std::vector<Columns>> m_channels;
+    torch::Tensor m_choice_BTK;
 };
 
-struct TapScores {
-    std::vector<double> mean, error, rms, wanda;
+constexpr std::size_t kScores = 6;
+using Scores = std::array<std::vector<double>, kScores>;
+std::array<ScoreTable*, kScores> tablesOf(ActivationTables& tables) {
+    return {&tables.mean, &tables.rms, &tables.wanda, &tables.variance, &tables.weightedVariance, &tables.standardised};
+}
+
+/// The projection that reads the columns: mean |W| and sum W^2 over its rows; f64 [C].
+struct ColumnWeights {
+    torch::Tensor absolute, squares;
+    explicit ColumnWeights(const torch::Tensor& weight) {
+        const auto wide = weight.to(torch::kFloat64);
+        absolute = wide.abs().mean(0);
+        squares = wide.square().sum(0);
+    }
 };
 
-/// `columnWeight`: mean |W| over the rows of the projection that reads these columns.
-TapScores tapScores(const Columns& columns, int width, const torch::Tensor& columnWeight) {
-    TapScores scores;
-    if (!columns.absolute.defined() || columns.counts.count == 0) return scores;
-    const auto perUnit = [&](const torch::Tensor& x) { return x.view({-1, width}); };
-    scores.mean = numbers(perUnit(columns.absolute).mean(1) / columns.counts.count);
-    scores.rms = numbers((perUnit(columns.squares).mean(1) / columns.counts.count).sqrt());
-    scores.wanda = numbers(perUnit(columnWeight * (columns.squares / columns.counts.rows).sqrt()).sum(1));
-    const auto squares = numbers(columns.rowSquares), timesCount = numbers(columns.rowTimesCount);
-    for (std::size_t i = 0; i < scores.mean.size(); ++i)
-        scores.error.push_back(clusteredMean(ClusterTotals{scores.mean[i] * columns.counts.count, squares[i], timesCount[i]}, columns.counts).error);
+Scores scoresOf(const ColumnStatistics& x, const ColumnWeights& weights, std::int64_t width) {
+    const auto perUnit = [&](const torch::Tensor& columns) { return columns.view({-1, width}); };
+    if (x.tokens == 0) {
+        Scores nothing;
+        for (auto& scores : nothing) scores.assign(static_cast<std::size_t>(weights.absolute.numel() / width), 0.0);
+        return nothing;
+    }
+    const auto variance = x.deviations / x.tokens, weighted = variance * weights.squares;
+    const auto ranked = width > 1 ? weighted.square() : weighted;
+    const auto spread = ranked.std(0, /*unbiased=*/true, /*keepdim=*/false);
+    const auto standardised = (ranked - ranked.mean()) / torch::where(spread > 0, spread, torch::ones_like(spread));
+    return {numbers(perUnit(x.absolute).mean(1) / x.tokens),
+            numbers((perUnit(x.squares).mean(1) / x.tokens).sqrt()),
+            numbers(perUnit(weights.absolute * (x.squares / x.rows).sqrt()).sum(1)),
+            numbers(perUnit(variance).mean(1)),
+            numbers(perUnit(weighted).mean(1)),
+            numbers(perUnit(torch::nan_to_num(standardised)).mean(1))};
+}
+
+Scores folded(Scores scores, const std::vector<int>& headsPerKv) {
+    for (auto& list : scores) list = foldHeads(list, headsPerKv);
     return scores;
 }
 
-torch::Tensor columnMeans(const BlockWeightReader& weights, int block, TensorRole role) { return weights.read(block, role).to(torch::kFloat64).abs().mean(0); }
+/// Appends one block's scores with their errors by leaving out each group of rows in turn.
+template <class ScoresOf> void append(ActivationTables& tables, const Columns& columns, ScoresOf scoresFor) {
+    const Scores whole = scoresFor(pooled(columns));
+    std::vector<Scores> parts;
+    for (std::size_t group = 0; group < kGroups; ++group)
+        if (columns[group].rows > 0) parts.push_back(scoresFor(pooled(columns, group)));
+    const auto all = tablesOf(tables);
+    const auto count = static_cast<double>(parts.size());
+    for (std::size_t kind = 0; kind < kScores; ++kind) {
+        std::vector<double> errors(whole[kind].size(), std::numeric_limits<double>::quiet_NaN());
+        for (std::size_t i = 0; parts.size() > 1 && i < errors.size(); ++i) {
+            double mean = 0, squares = 0;
+            for (const Scores& part : parts) mean += part[kind][i] / count;
+            for (const Scores& part : parts) squares += (part[kind][i] - mean) * (part[kind][i] - mean);
+            errors[i] = std::sqrt((count - 1) / count * squares);
+        }
+        auto& scores = all[kind]->score.back();
+        auto& last = all[kind]->error.back();
+        scores.insert(scores.end(), whole[kind].begin(), whole[kind].end());
+        last.insert(last.end(), errors.begin(), errors.end());
+    }
+}
+
+void beginBlock(ActivationTables& tables) {
+    for (ScoreTable* table : tablesOf(tables)) {
+        table->score.emplace_back();
+        table->error.emplace_back();
+    }
+}
+
+bool sawRows(const Columns& columns) {
+    return std::any_of(columns.begin(), columns.end(), [](const auto& group) { return group.rows > 0; });
+}
+
+void addBlock(ActivationScores& scores, const ActivationCollector& collector, const BlockMatrices& matrices, int block) {
+    const BlockShape& shape = matrices.shape().blocks[static_cast<std::size_t>(block)];
+    for (ActivationTables* tables : {&scores.head, &scores.group, &scores.channel}) beginBlock(*tables);
+    const Columns& heads = collector.heads(static_cast<std::size_t>(block));
+    if (sawRows(heads)) {
+        const ColumnWeights weights(matrices.read(block, TensorRole::OutputWeight));
+        append(scores.head, heads, [&](const ColumnStatistics& x) { return scoresOf(x, weights, shape.headDim); });
+        append(scores.group, heads, [&](const ColumnStatistics& x) { return folded(scoresOf(x, weights, shape.headDim), shape.headsPerKv); });
+    }
+    const auto& channels = collector.channels(static_cast<std::size_t>(block));
+    for (std::size_t expert = 0; expert < channels.size(); ++expert) {
+        if (!sawRows(channels[expert])) continue;
+        const bool routed = shape.numExperts > 0;
+        const ColumnWeights weights(routed ? matrices.read(block, TensorRole::ExpertDownWeight, static_cast<int>(expert)) : matrices.read(block, TensorRole::DownWeight));
+        append(scores.channel, channels[expert], [&](const ColumnStatistics& x) { return scoresOf(x, weights, 1); });
+    }
+    for (ScoreTable* table : tablesOf(scores.head)) requireFiniteScores(table->score.back(), block, "head");
+    for (ScoreTable* table : tablesOf(scores.channel)) requireFiniteScores(table->score.back(), block, "channel");
+}
 
 }  // namespace
 
-std::vector<double> foldHeads(const std::vector<double>& perHead, const std::vector<int>& headsPerKv) {
-    std::vector<double> groups;
-    auto head = perHead.begin();
-    for (const int count : headsPerKv) {
-        groups.push_back(std::accumulate(head, head + count, 0.0));
-        head += count;
-    }
-    return groups;
-}
-
-UnitTable magnitude(const Checkpoint& checkpoint, const ModelShape& shape, ComponentKind kind, const MagnitudeOptions& options, const JobContext& job) {
+UnitTable magnitude(const Checkpoint& checkpoint, const ModelShape& shape, ComponentKind kind, const MagnitudeOptions& options, const JobContext& job,
+                    torch::ScalarType dtype) {
     const torch::NoGradGuard noGrad;
-    const BlockWeightReader weights(checkpoint, shape);
+    LoadOptions load;
+    load.dtype = dtype;
+    const BlockMatrices matrices(shape, checkpointWeights(checkpoint, load));
     UnitTable table(shape.blocks.size());
     for (int block = 0; block < shape.numBlocks() && !job.stopped(); ++block) {
-        table[static_cast<std::size_t>(block)] = blockMagnitude(weights, shape.blocks[static_cast<std::size_t>(block)], block, kind, options);
+        auto& scores = table[static_cast<std::size_t>(block)];
+        scores = coupledScores(matrices, block, kind, {.power = options.power}, options.reduction);
+        if (options.normalisation == Normalisation::Mean && !scores.empty()) normaliseByMean(scores);
         job.progress({block + 1.0, static_cast<double>(shape.numBlocks()), "blocks", "weight norms of " + std::string(name(kind)) + "s"});
     }
     return table;
@@ -203,32 +241,22 @@ UnitTable magnitude(const Checkpoint& checkpoint, const ModelShape& shape, Compo
 
 ActivationScores measureActivations(ModelRun& run, const JobContext& job) {
     const torch::NoGradGuard noGrad;
+    const auto& blocks = run.shape().blocks;
+    const bool routed = std::any_of(blocks.begin(), blocks.end(), [](const BlockShape& block) { return block.numExperts > 0; });
     ActivationCollector collector(run);
     ActivationScores scores;
     scores.rowsTotal = static_cast<std::int64_t>(run.data().rows.size());
-    scores.rowsDone = static_cast<std::int64_t>(run.run(&collector, {}, job));
-    const BlockWeightReader weights(run.checkpoint(), run.shape());
-    for (int block = 0; block < run.shape().numBlocks(); ++block) {
-        const auto index = static_cast<std::size_t>(block);
-        const BlockShape& shape = run.shape().blocks[index];
-        TapScores heads, channels;
-        if (collector.heads()[index].absolute.defined()) heads = tapScores(collector.heads()[index], shape.headDim, columnMeans(weights, block, TensorRole::OutputWeight));
-        if (collector.channels()[index].absolute.defined()) channels = tapScores(collector.channels()[index], 1, columnMeans(weights, block, TensorRole::DownWeight));
-        for (const auto* list : {&heads.mean, &heads.rms, &heads.wanda}) requireFinite(*list, block, "head");
-        for (const auto* list : {&channels.mean, &channels.rms, &channels.wanda}) requireFinite(*list, block, "channel");
-        const auto fold = [&](const std::vector<double>& list) { return list.empty() ? list : foldHeads(list, shape.headsPerKv); };
-        scores.groupMean.push_back(fold(heads.mean));
-        scores.groupRms.push_back(fold(heads.rms));
-        scores.groupWanda.push_back(fold(heads.wanda));
-        scores.headMean.push_back(std::move(heads.mean));
-        scores.headError.push_back(std::move(heads.error));
-        scores.headRms.push_back(std::move(heads.rms));
-        scores.headWanda.push_back(std::move(heads.wanda));
-        scores.channelMean.push_back(std::move(channels.mean));
-        scores.channelError.push_back(std::move(channels.error));
-        scores.channelRms.push_back(std::move(channels.rms));
-        scores.channelWanda.push_back(std::move(channels.wanda));
+    scores.expertsSkipped = routed && run.streamsBlocks();
+    {
+        std::optional<ExpertTaps> taps;
+        if (routed && !run.streamsBlocks())
+            taps.emplace(run.model(), [&](int block, int expert, const torch::Tensor& channels_nF) { collector.observeExpert(block, expert, channels_nF); });
+        scores.rowsDone = static_cast<std::int64_t>(run.run(&collector, {}, job));
     }
+    LoadOptions load;
+    load.dtype = run.options().load.dtype == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+    const BlockMatrices matrices(run.shape(), checkpointWeights(run.checkpoint(), load));
+    for (int block = 0; block < run.shape().numBlocks(); ++block) addBlock(scores, collector, matrices, block);
     return scores;
 }
 

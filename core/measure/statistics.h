@@ -35,4 +35,10 @@ MeanError clusteredMean(const ClusterTotals& totals, const ClusterCounts& counts
 /// Half the width of the 95 % interval of a mean, in standard errors: Student's t for `rows` - 1 degrees of freedom, 1.96 for many rows.
 double halfWidth95(std::int64_t rows);
 
+/// Rank correlations of two lists of equal length, in [-1, 1]; NaN below 2 entries or when one list is constant. Pairs with a NaN are left out.
+/// Spearman's rho, ties at their mean rank.
+double spearman(std::span<const double> a, std::span<const double> b);
+/// Kendall's tau-b in O(n log n) (Knight 1966).
+double kendall(std::span<const double> a, std::span<const double> b);
+
 }  // namespace resect

@@ -86,11 +86,12 @@ PluginStatus load(const fs::path& file, MethodRegistry& registry) {
     return status;
 }
 
-std::vector<fs::path> librariesOf(const fs::path& folder) {
+/// In order of name. A folder that does not exist has none; `failed` says when one cannot be read.
+std::vector<fs::path> librariesOf(const fs::path& folder, std::error_code& failed) {
     std::vector<fs::path> files;
-    std::error_code ignored;
-    for (const auto& entry : fs::directory_iterator(folder, ignored))
-        if (entry.path().extension() == ".so") files.push_back(entry.path());
+    for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end; entry.increment(failed))
+        if (entry->path().extension() == ".so") files.push_back(entry->path());
+    if (failed == std::errc::no_such_file_or_directory) failed.clear();
     std::sort(files.begin(), files.end());
     return files;
 }
@@ -119,7 +120,10 @@ std::vector<PluginStatus> loadPlugins(MethodRegistry& registry, const std::vecto
     std::vector<PluginStatus> rows;
     std::set<fs::path> seen;
     for (const fs::path& folder : folders) {
-        for (const fs::path& file : librariesOf(folder)) {
+        std::error_code unreadable;
+        const auto files = librariesOf(folder, unreadable);
+        if (unreadable) rows.push_back({folder.string(), {}, "the folder cannot be read: " + unreadable.message()});
+        for (const fs::path& file : files) {
             std::error_code failed;
             const fs::path canonical = fs::canonical(file, failed);
             if (!failed && !seen.insert(canonical).second) continue;

@@ -1,6 +1,7 @@
 #include "core/anatomy/anatomy.h"
 #include "core/base/error.h"
 #include "core/base/numbers.h"
+#include "core/models/runtime.h"
 #include "core/models/tower_model.h"
 #include "core/models/torch_compat.h"
 
@@ -21,18 +22,6 @@ torch::ScalarType torchType(DType dtype, const std::string& tensor) {
     }
 }
 
-/// "MemAvailable" of the kernel; nullopt where there is none.
-std::optional<std::uint64_t> freeHostMemory() {
-    std::ifstream file("/proc/meminfo");
-    for (std::string line; std::getline(file, line);) {
-        if (line.starts_with("MemAvailable:")) {
-            const auto kilobytes = parseInt(line.substr(13, line.find("kB") - 13));
-            return kilobytes ? std::optional<std::uint64_t>(static_cast<std::uint64_t>(*kilobytes) * 1024) : std::nullopt;
-        }
-    }
-    return std::nullopt;
-}
-
 void requireMemory(const ModelShape& shape, const LoadOptions& options, const std::string& subject) {
     std::uint64_t needed = 0;
     for (const ExpectedTensor& tensor : expectedTensors(shape)) {
@@ -50,6 +39,17 @@ void requireMemory(const ModelShape& shape, const LoadOptions& options, const st
 }
 
 }  // namespace
+
+std::optional<std::uint64_t> freeHostMemory() {
+    std::ifstream file("/proc/meminfo");
+    for (std::string line; std::getline(file, line);) {
+        if (line.starts_with("MemAvailable:")) {
+            const auto kilobytes = parseInt(line.substr(13, line.find("kB") - 13));
+            return kilobytes ? std::optional<std::uint64_t>(static_cast<std::uint64_t>(*kilobytes) * 1024) : std::nullopt;
+        }
+    }
+    return std::nullopt;
+}
 
 torch::ScalarType computeDtype(const LoadOptions& options) {
     return options.dtype == torch::kFloat16 && options.device.is_cpu() ? torch::kFloat32 : options.dtype;

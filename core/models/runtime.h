@@ -1,4 +1,6 @@
 #pragma once
+#include <cstdint>
+#include <optional>
 
 namespace resect {
 
@@ -13,5 +15,8 @@ inline constexpr const char* kSpinCount = "3000";
 
 /// Hands memory that freed models have left behind back to the system; configureRuntime keeps it otherwise.
 void releaseFreedMemory();
+
+/// "MemAvailable" of the kernel, in bytes; nullopt where there is none.
+std::optional<std::uint64_t> freeHostMemory();
 
 }  // namespace resect

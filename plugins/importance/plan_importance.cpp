@@ -1,130 +1,210 @@
 #include "plugins/importance/importance_method.h"
 
 #include "core/base/error.h"
+#include "core/method/budget_report.h"
+#include "plugins/importance/lanes.h"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
-#include <set>
 
 namespace resect {
 
 namespace {
 
-enum class Target { KvGroups, Heads, Channels };
+constexpr std::size_t kShares = 1 << 16;   // steps between cutting nothing and all that may be cut
 
-Target targetOf(const std::string& text) { return text == "kv_groups" ? Target::KvGroups : text == "heads" ? Target::Heads : Target::Channels; }
-
-int unitsOf(const BlockShape& shape, Target target) {
-    if (target == Target::KvGroups) return shape.hasAttention ? shape.numKvHeads : 0;
-    if (target == Target::Heads) return shape.hasAttention ? shape.numHeads : 0;
-    return shape.hasFfn && shape.numExperts == 0 ? shape.ffnSize : 0;
-}
-
-struct Unit {
-    int block, index;
+/// One bundle in the order in which the model loses them.
+struct Step {
+    std::size_t lane;
     double score;
+    int units;
 };
 
-/// The scored units of every block; empty for blocks that are protected or have none.
-std::vector<std::vector<Unit>> scoredUnits(const ModelShape& shape, const Report& report, const Parameters& parameters, Target target) {
-    const char* const component = target == Target::KvGroups ? "kv_group" : target == Target::Heads ? "head" : "channel";
-    const ReportDataset& dataset = report.dataset(std::string(component) + "/" + parameters.text("metric"));
-    if (dataset.shape.at(0) != shape.numBlocks())
-        throw Error(ErrorCode::Mismatch, "measurement", "is of a model with " + std::to_string(dataset.shape.at(0)) + " blocks, this one has " + std::to_string(shape.numBlocks()));
-    const auto protectedBlocks = parameters.integers("protect");
-    std::vector<std::vector<Unit>> units(shape.blocks.size());
-    for (int block = 0; block < shape.numBlocks(); ++block) {
-        const int count = unitsOf(shape.blocks[static_cast<std::size_t>(block)], target);
-        if (std::find(protectedBlocks.begin(), protectedBlocks.end(), block) != protectedBlocks.end()) continue;
-        if (count > dataset.shape.at(1)) throw Error(ErrorCode::Mismatch, "measurement", "has fewer units in block " + std::to_string(block) + " than the model");
-        for (int i = 0; i < count; ++i)
-            if (const double score = dataset.at({block, i}); !std::isnan(score)) units[static_cast<std::size_t>(block)].push_back({block, i, score});
+class Solver {
+public:
+    Solver(const Anatomy& anatomy, const Report& report, const Parameters& parameters)
+        : m_anatomy(anatomy), m_report(report), m_parameters(parameters), m_rounding(static_cast<int>(parameters.integer("rounding"))) {
+        const auto protectedBlocks = parameters.integers("protect");
+        m_lanes = lanesOf(anatomy.shape(), report, kindsOf(parameters.text("target")), parameters.text("metric"), {protectedBlocks.begin(), protectedBlocks.end()});
+        for (Lane& lane : m_lanes) {
+            normalise(lane, parameters.text("normalise"));
+            for (const Bundle& bundle : lane.bundles) m_units += static_cast<double>(bundle.units.size());
+        }
     }
+    EditPlan solve();
+
+private:
+    using Counts = std::vector<int>;
+    Counts uniform(double share) const;
+    Counts byCount() const;
+    Counts globally(std::size_t steps, const std::vector<Step>& order) const;
+    Counts isomorphic(double share) const;
+    Counts greedily(std::size_t steps) const;
+    std::vector<Step> ranked(std::optional<ComponentKind> kind = {}) const;
+    std::size_t prefixFor(const std::vector<Step>& order, double units) const;
+    double unitsOf(const Counts& counts) const;
+    EditPlan forBudget();
+    EditPlan forUnits();
+    const ReportDataset& greedy(const char* name) const;
+    std::size_t greedySteps() const { return static_cast<std::size_t>(greedy("block").shape.at(0)); }
+
+    const Anatomy& m_anatomy;
+    const Report& m_report;
+    const Parameters& m_parameters;
+    int m_rounding;
+    std::vector<Lane> m_lanes;
+    double m_units = 0;
+};
+
+/// The same share of every lane.
+Solver::Counts Solver::uniform(double share) const {
+    Counts counts;
+    for (const Lane& lane : m_lanes) counts.push_back(share <= 0 ? 0 : snapped(lane, share * static_cast<double>(lane.bundles.size()), m_rounding));
+    return counts;
+}
+
+Solver::Counts Solver::byCount() const {
+    const auto count = m_parameters.integer("count");
+    Counts counts;
+    for (const Lane& lane : m_lanes) {
+        const auto units = static_cast<std::int64_t>(lane.bundles.size()) * lane.perCount;
+        if (count >= units)
+            throw Error(ErrorCode::Usage, "count", "asks for " + std::to_string(count) + " units, but a block has " + std::to_string(units) + "; at least one stays");
+        if (count % lane.perCount != 0)
+            throw Error(ErrorCode::Usage, "count", "expected a multiple of the " + std::to_string(lane.perCount) + (lane.kind == ComponentKind::Head ? " kv groups" : " groups of experts") +
+                                                       ", so that each loses as many, found " + std::to_string(count));
+        const auto bundles = count / lane.perCount;
+        if (bundles > lane.most())
+            throw Error(ErrorCode::Usage, "count", lane.kind == ComponentKind::Head ? "asks for all heads of a kv group; at least one stays"
+                                                                                   : "leaves fewer than the " + std::to_string(lane.leastKept * lane.perCount) + " that must stay in a block");
+        counts.push_back(snapped(lane, static_cast<double>(bundles), m_rounding));
+    }
+    return counts;
+}
+
+/// All bundles that may be cut, lowest first; ties in order of kind, block and place.
+std::vector<Step> Solver::ranked(std::optional<ComponentKind> kind) const {
+    std::vector<Step> order;
+    for (std::size_t i = 0; i < m_lanes.size(); ++i)
+        for (int n = 0; (!kind || m_lanes[i].kind == *kind) && n < m_lanes[i].most(); ++n) {
+            const Bundle& bundle = m_lanes[i].bundles[static_cast<std::size_t>(n)];
+            order.push_back({i, bundle.score, static_cast<int>(bundle.units.size())});
+        }
+    std::stable_sort(order.begin(), order.end(), [](const Step& a, const Step& b) { return a.score < b.score; });
+    return order;
+}
+
+Solver::Counts Solver::globally(std::size_t steps, const std::vector<Step>& order) const {
+    Counts counts(m_lanes.size(), 0);
+    for (std::size_t i = 0; i < steps; ++i) ++counts[order[i].lane];
+    for (std::size_t i = 0; i < counts.size(); ++i) counts[i] = counts[i] == 0 ? 0 : snapped(m_lanes[i], counts[i], m_rounding);
+    return counts;
+}
+
+/// Each kind ranked by itself over all blocks, and the same share of each.
+Solver::Counts Solver::isomorphic(double share) const {
+    Counts counts(m_lanes.size(), 0);
+    for (const ComponentKind kind : kindsOf(m_parameters.text("target"))) {
+        const auto order = ranked(kind);
+        double units = 0;
+        for (const Lane& lane : m_lanes)
+            for (const Bundle& bundle : lane.bundles) units += lane.kind == kind ? static_cast<double>(bundle.units.size()) : 0;
+        const Counts own = globally(prefixFor(order, share * units), order);
+        for (std::size_t i = 0; i < counts.size(); ++i) counts[i] += own[i];
+    }
+    return counts;
+}
+
+/// The steps after which the number of units is nearest to `units`.
+std::size_t Solver::prefixFor(const std::vector<Step>& order, double units) const {
+    std::size_t steps = 0;
+    double cut = 0;
+    while (steps < order.size() && cut + order[steps].units / 2.0 <= units) cut += order[steps++].units;
+    return steps;
+}
+
+const ReportDataset& Solver::greedy(const char* name) const {
+    const Json& measured = m_report.parameters;
+    const std::string target = measured.value("greedy", "off"), metric = measured.value("greedy_metric", "");
+    if (target == "off") throw Error(ErrorCode::NotFound, "measurement of importance", "it holds no greedy order; measure with greedy = " + m_parameters.text("target"));
+    if (target != m_parameters.text("target") || metric != m_parameters.text("metric"))
+        throw Error(ErrorCode::Usage, "scope", "the greedy order was measured for " + target + " by " + metric + ", asked for is " + m_parameters.text("target") + " by " + m_parameters.text("metric"));
+    return m_report.dataset(std::string("greedy/") + name);
+}
+
+Solver::Counts Solver::greedily(std::size_t steps) const {
+    const ReportDataset &blocks = greedy("block"), &cut = greedy("cut");
+    Counts counts(m_lanes.size(), 0);
+    for (std::size_t step = 0; step < steps; ++step)
+        for (std::size_t i = 0; i < m_lanes.size(); ++i)
+            if (m_lanes[i].block == static_cast<int>(blocks.values[step])) counts[i] = static_cast<int>(cut.values[step]);
+    for (std::size_t i = 0; i < counts.size(); ++i) counts[i] = counts[i] == 0 ? 0 : snapped(m_lanes[i], counts[i], m_rounding);
+    return counts;
+}
+
+double Solver::unitsOf(const Counts& counts) const {
+    double units = 0;
+    for (std::size_t i = 0; i < counts.size(); ++i)
+        for (int n = 0; n < counts[i]; ++n) units += static_cast<double>(m_lanes[i].bundles[static_cast<std::size_t>(n)].units.size());
     return units;
 }
 
-void sortByScore(std::vector<Unit>& units) {
-    std::stable_sort(units.begin(), units.end(), [](const Unit& a, const Unit& b) { return a.score < b.score; });
-}
-
-/// How many of `units` go: the count, or the share; what stays is the nearest multiple of `rounding`, and at least one unit stays.
-int numberToCut(int units, const Parameters& parameters, int rounding) {
-    const std::int64_t count = parameters.integer("count");
-    const double wanted = count > 0 ? static_cast<double>(count) : parameters.real("ratio") * units;
-    if (count >= units && units > 0)
-        throw Error(ErrorCode::Usage, "count", "asks for " + std::to_string(count) + " units, but a block has " + std::to_string(units) + "; at least one stays");
-    if (wanted <= 0) return 0;
-    double kept = units - wanted;
-    if (rounding > 1) kept = std::max(1.0, std::round(kept / rounding)) * rounding;
-    return std::clamp(units - static_cast<int>(std::lround(kept)), 0, std::max(0, units - 1));
-}
-
-/// The lowest units of each block. Heads go in equal numbers from every kv group, because stock attention needs groups of one size.
-std::vector<std::vector<int>> cutPerBlock(const ModelShape& shape, const std::vector<std::vector<Unit>>& units, const Parameters& parameters, Target target) {
-    std::vector<std::vector<int>> cut(units.size());
-    for (std::size_t block = 0; block < units.size(); ++block) {
-        const BlockShape& own = shape.blocks[block];
-        const bool grouped = target == Target::Heads && own.numKvHeads < own.numHeads;
-        std::vector<std::vector<Unit>> pools(grouped ? own.headsPerKv.size() : 1);
-        for (const Unit& unit : units[block]) pools[grouped ? static_cast<std::size_t>(groupOfHead(own, unit.index)) : 0].push_back(unit);
-        const std::int64_t count = parameters.integer("count");
-        if (grouped && count % static_cast<std::int64_t>(pools.size()) != 0)
-            throw Error(ErrorCode::Usage, "count", "expected a multiple of the " + std::to_string(pools.size()) + " kv groups, so that each loses as many heads, found " + std::to_string(count));
-        for (auto& pool : pools) {
-            sortByScore(pool);
-            const int size = static_cast<int>(pool.size());
-            int number = 0;
-            if (grouped && count > 0) {
-                number = static_cast<int>(count / static_cast<std::int64_t>(pools.size()));
-                if (number >= size && size > 0) throw Error(ErrorCode::Usage, "count", "asks for all heads of a kv group; at least one stays");
-            } else {
-                number = numberToCut(size, parameters, target == Target::Channels ? static_cast<int>(parameters.integer("rounding")) : 1);
-            }
-            for (int i = 0; i < number; ++i) cut[block].push_back(pool[static_cast<std::size_t>(i)].index);
-        }
+EditPlan Solver::forUnits() {
+    const std::string scope = m_parameters.text("scope");
+    const std::int64_t count = m_parameters.integer("count");
+    const double ratio = m_parameters.real("ratio");
+    if (scope == "per_block") return planOf(m_lanes, count > 0 ? byCount() : uniform(ratio));
+    const double wanted = count > 0 ? static_cast<double>(count) * m_anatomy.shape().numBlocks() : ratio * m_units;
+    if (scope == "global") {
+        const auto order = ranked();
+        return planOf(m_lanes, globally(prefixFor(order, wanted), order));
     }
-    return cut;
+    if (scope == "isomorphic") return planOf(m_lanes, isomorphic(m_units > 0 ? wanted / m_units : 0));
+    const std::size_t steps = smallestThat(greedySteps(), [&](std::size_t n) { return unitsOf(greedily(n)) >= wanted; });
+    if (steps > greedySteps())
+        throw Error(ErrorCode::Usage, "ratio", "the greedy order was measured up to " + std::to_string(static_cast<std::int64_t>(unitsOf(greedily(greedySteps())))) + " units, asked for are " +
+                                                   std::to_string(static_cast<std::int64_t>(wanted)) + "; measure with a larger greedy_ratio");
+    return planOf(m_lanes, greedily(steps));
 }
 
-/// The lowest units of the whole model, scores relative to the mean of their block; the best unit of each block stays.
-std::vector<std::vector<int>> cutGlobally(std::vector<std::vector<Unit>> units, const Parameters& parameters) {
-    std::vector<Unit> all;
-    for (auto& block : units) {
-        if (block.empty()) continue;
-        const double mean = std::accumulate(block.begin(), block.end(), 0.0, [](double sum, const Unit& unit) { return sum + unit.score; }) / static_cast<double>(block.size());
-        if (mean > 0) for (Unit& unit : block) unit.score /= mean;
-        sortByScore(block);
-        all.insert(all.end(), block.begin(), block.end() - 1);
+/// The least cut that meets the budget, by each way of sharing it out.
+EditPlan Solver::forBudget() {
+    const std::string scope = m_parameters.text("scope");
+    const BudgetTarget target(m_anatomy, m_report, m_parameters);
+    const auto order = scope == "global" ? ranked() : std::vector<Step>{};
+    std::size_t most = kShares;
+    std::function<Counts(std::size_t)> countsAt = [&](std::size_t n) { return uniform(static_cast<double>(n) / kShares); };
+    std::string limit = "one unit stays in every layer";
+    if (scope == "global") {
+        most = order.size();
+        countsAt = [&](std::size_t n) { return globally(n, order); };
+    } else if (scope == "isomorphic") {
+        countsAt = [&](std::size_t n) { return isomorphic(static_cast<double>(n) / kShares); };
+    } else if (scope == "greedy") {
+        most = greedySteps();
+        countsAt = [&](std::size_t n) { return greedily(n); };
+        limit = "the greedy order was measured this far";
     }
-    sortByScore(all);
-    std::size_t total = 0;
-    for (const auto& block : units) total += block.size();
-    const std::int64_t count = parameters.integer("count");
-    const double wanted = count > 0 ? static_cast<double>(count) * static_cast<double>(units.size()) : parameters.real("ratio") * static_cast<double>(total);
-    std::vector<std::vector<int>> cut(units.size());
-    const auto number = std::min(all.size(), static_cast<std::size_t>(std::llround(wanted)));
-    for (std::size_t i = 0; i < number; ++i) cut[static_cast<std::size_t>(all[i].block)].push_back(all[i].index);
-    return cut;
+    const std::size_t n = smallestThat(most, [&](std::size_t step) { return target.metBy(planOf(m_lanes, countsAt(step))); });
+    if (n > most) target.refuse(planOf(m_lanes, countsAt(most)), limit);
+    EditPlan plan = planOf(m_lanes, countsAt(n));
+    plan.notes = Json{{"budget", target.note(plan)}};
+    return plan;
+}
+
+EditPlan Solver::solve() {
+    EditPlan plan = m_parameters.text("budget") == "units" ? forUnits() : forBudget();
+    plan.fingerprint = m_report.modelFingerprint;
+    Json notes{{"method", "importance"}, {"parameters", m_parameters.json()}};
+    if (plan.notes.is_object()) notes.update(plan.notes);
+    plan.notes = std::move(notes);
+    return plan;
 }
 
 }  // namespace
 
-EditPlan planImportance(const ModelShape& shape, const Report& report, const Parameters& parameters) {
-    const Target target = targetOf(parameters.text("target"));
-    const auto units = scoredUnits(shape, report, parameters, target);
-    const auto cut = parameters.text("scope") == "global" ? cutGlobally(units, parameters) : cutPerBlock(shape, units, parameters, target);
-    EditPlan plan;
-    plan.fingerprint = report.modelFingerprint;
-    for (std::size_t block = 0; block < cut.size(); ++block) {
-        std::vector<int> indices = cut[block];
-        if (indices.empty()) continue;
-        std::sort(indices.begin(), indices.end());
-        const int index = static_cast<int>(block);
-        plan.edits.push_back(target == Target::KvGroups ? dropKvGroups(index, indices) : target == Target::Heads ? dropHeads(index, indices) : dropChannels(index, indices));
-    }
-    plan.notes = Json{{"method", "importance"}, {"parameters", parameters.json()}};
-    return plan;
-}
+EditPlan planImportance(const Anatomy& anatomy, const Report& report, const Parameters& parameters) { return Solver(anatomy, report, parameters).solve(); }
 
 }  // namespace resect

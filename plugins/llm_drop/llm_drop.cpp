@@ -1,8 +1,12 @@
 #include "plugins/llm_drop/llm_drop.h"
 
+#include "core/anatomy/cost.h"
 #include "core/base/error.h"
+#include "core/measure/ablation.h"
 #include "core/measure/perplexity.h"
 #include "core/measure/similarity.h"
+#include "core/method/budget_report.h"
+#include "plugins/llm_drop/units.h"
 
 #include <algorithm>
 #include <cmath>
@@ -30,8 +34,18 @@ MethodInfo describe() {
         {"window_tokens", "Tokens per row for windows", "Evenly spaced tokens of each row that the window matrix is computed from; 0 takes all while memory allows.",
          ParameterType::Integer, "tokens", 0, 0, 1e6, {}, true},
         choice("angular_tokens", "Tokens for the angular distance", "The last token of each row, as published, or all of them.", {"last", "all"}, "last", true),
-        {"delta_loss", "Loss without each block", "Also run the model once without each block and report how much the loss rises (one pass per block).",
+        {"delta_loss", "Loss without each unit", "Also run the model once without each block, attention layer and MLP layer and report how much the loss rises (up to three passes per block). An alternative metric, not LLM-Drop.",
          ParameterType::Boolean, "", false, -kNoBound, kNoBound, {}, true},
+        choice("curve", "Loss after each drop", "Also run the model with the lowest 1, 2, ... units dropped, in the order of the cosine.", {"off", "block", "attn", "mlp", "joint"}, "off", true),
+        {"curve_count", "Drops in that curve", "How many units at most.", ParameterType::Integer, "units", 8, 1, 100000, {}, true},
+        choice("iterative", "Iterative order", "Drop step by step and take the scores anew on what is left.", {"off", "block", "attn", "mlp", "joint"}, "off", true),
+        choice("iterative_metric", "Iterative metric", "Cosine is the published method; delta_loss drops where the loss rises least and keeps the first and the last block (SLEB, arXiv 2402.09025).",
+               {"cosine", "relative_magnitude", "delta_loss"}, "cosine", true),
+        {"iterative_count", "Iterative drops", "How many units at most.", ParameterType::Integer, "units", 8, 1, 100000, {}, true},
+        {"per_round", "Units per round", "Dropped before scores are taken anew.", ParameterType::Integer, "units", 1, 1, 100000, {}, true},
+        {"iterative_protect", "Protect (iterative)", "Blocks that the iterative order never touches, as in 0,1,30-31.", ParameterType::IntegerList, "", Json::array(), 0, 1e6, {}, true},
+        {"latency", "Latency", "Time attention and MLP layers on this machine, for plans that have to meet a time.", ParameterType::Boolean, "", false, -kNoBound, kNoBound, {}, true},
+        {"latency_context", "Context to time", "Tokens in the cache, or together, when layers are timed.", ParameterType::Integer, "tokens", 256, 2, 1e6, {}, true},
     };
     info.planParameters = {
         choice("target", "Drop", "What is dropped: whole blocks, attention layers, MLP layers, or attention and MLP layers from one list.",
@@ -39,10 +53,16 @@ MethodInfo describe() {
         {"count", "How many", "Number of units to drop.", ParameterType::Integer, "units", 1, 0, 100000, {}, false},
         choice("metric", "Order by", "Cosine is the published method; the others are alternatives for comparison.",
                {"cosine", "block_influence", "relative_magnitude", "angular", "delta_loss", "deepest_first", "reverse", "random"}, "cosine"),
-        choice("mode", "Mode", "Discrete takes the lowest scores; consecutive takes the best run of neighbouring blocks.", {"discrete", "consecutive"}, "discrete"),
+        choice("mode", "Mode", "Discrete takes the lowest scores; consecutive takes the best run of neighbouring blocks; iterative takes the order that was measured with scores taken anew.",
+               {"discrete", "consecutive", "iterative"}, "discrete"),
+        {"ratio", "Share of the budget", "What of the budget goes; used when a budget is chosen and no limit is given.", ParameterType::Real, "", 0.1, 0, 0.95, {}, true},
         {"protect", "Protect", "Blocks that are never touched, as in 0,1,30-31.", ParameterType::IntegerList, "", Json::array(), 0, 1e6, {}, false},
         {"seed", "Seed", "For the random order.", ParameterType::Integer, "", 0, 0, 9e15, {}, true},
     };
+    for (auto& parameter : budgetParameters("count", "count: as many units as said.")) {
+        parameter.advanced = true;
+        info.planParameters.push_back(std::move(parameter));
+    }
     return info;
 }
 
@@ -163,19 +183,109 @@ double lossUnder(ModelRun& run, const Cut& cut, const JobContext& job) {
     }
 }
 
-/// Rise of the mean loss when one block is absent (Shortened LLaMA, arXiv 2402.02834, as a difference of losses).
-void addDeltaLoss(Report& report, ModelRun& run, const JobContext& job) {
-    const int numBlocks = run.shape().numBlocks();
-    const double whole = lossUnder(run, {}, job);
-    UnitScores scores{std::vector<double>(static_cast<std::size_t>(numBlocks), kNaN), {}};
-    for (int block = 0; block < numBlocks && !job.stopped(); ++block) {
-        Cut cut = emptyCut(run.shape());
-        cut.blocks[static_cast<std::size_t>(block)].block = true;
-        scores.score[static_cast<std::size_t>(block)] = lossUnder(run, cut, job) - whole;
-        job.progress({block + 1.0, static_cast<double>(numBlocks), "blocks", "loss without each block"});
+/// Rise of the mean loss when one unit is absent (Shortened LLaMA, arXiv 2402.02834, as a difference of losses). False when it was stopped.
+bool addDeltaLoss(Report& report, ModelRun& run, const JobContext& job) {
+    const ModelShape& shape = run.shape();
+    std::vector<Ablation> ablations;
+    std::vector<DropUnit> units;
+    for (const DropKind kind : {DropKind::Block, DropKind::Attention, DropKind::Mlp})
+        for (int block = 0; block < shape.numBlocks(); ++block) {
+            if (!exists(shape.blocks[static_cast<std::size_t>(block)], kind)) continue;
+            Cut cut = emptyCut(shape);
+            drop(cut, {kind, block});
+            units.push_back({kind, block});
+            ablations.push_back({block, cut.blocks[static_cast<std::size_t>(block)]});
+        }
+    const AblationScores scores = measureAblations(run, {}, ablations, job);
+    for (const DropKind kind : {DropKind::Block, DropKind::Attention, DropKind::Mlp}) {
+        const auto numBlocks = static_cast<std::size_t>(shape.numBlocks());
+        UnitScores own{std::vector<double>(numBlocks, kNaN), std::vector<double>(numBlocks, kNaN)};
+        for (std::size_t i = 0; i < units.size(); ++i)
+            if (units[i].kind == kind) {
+                own.score[static_cast<std::size_t>(units[i].block)] = scores.rise[i].mean;
+                own.error[static_cast<std::size_t>(units[i].block)] = scores.rise[i].error;
+            }
+        const std::string word = kind == DropKind::Mlp ? "MLP" : unitName(kind);
+        report.datasets.push_back(bars(std::string("delta_loss/") + unitName(kind), "Loss without the " + word, "nats",
+                                       "How much the mean loss per token rises when this " + word + (kind == DropKind::Block ? "" : " layer") + " is left out.",
+                                       kind == DropKind::Block ? "block" : kind == DropKind::Attention ? "attention" : "ffn", own, scores.rowsDone));
     }
-    report.datasets.push_back(bars("delta_loss/block", "Loss without the block", "nats", "How much the mean loss per token rises when this block is left out.", "block", scores,
-                                   static_cast<std::int64_t>(run.data().rows.size())));
+    return scores.rowsDone == scores.rowsTotal;
+}
+
+/// The order in which the cosine lets units go.
+std::vector<DropUnit> orderByCosine(const Report& report, const ModelShape& shape, const std::string& target) {
+    std::vector<Candidate> candidates;
+    for (const DropKind kind : dropKindsOf(target)) {
+        const auto& scores = report.dataset(std::string("similarity/") + unitName(kind)).values;
+        for (int block = 0; block < shape.numBlocks(); ++block)
+            if (!std::isnan(scores[static_cast<std::size_t>(block)])) candidates.push_back({{kind, block}, scores[static_cast<std::size_t>(block)]});
+    }
+    sortByScore(candidates);
+    std::vector<DropUnit> order;
+    for (const Candidate& candidate : candidates) order.push_back(candidate.unit);
+    return order;
+}
+
+std::vector<std::int64_t> counting(std::int64_t from, std::size_t count) {
+    std::vector<std::int64_t> ids(count);
+    for (std::size_t i = 0; i < count; ++i) ids[i] = from + static_cast<std::int64_t>(i);
+    return ids;
+}
+
+/// Which layers are left after n drops (1 = kept), and what the model then costs.
+void addOrder(Report& report, const ModelShape& shape, const std::string& target, double elementBytes) {
+    const auto order = orderByCosine(report, shape, target);
+    const auto numBlocks = static_cast<std::size_t>(shape.numBlocks()), width = target == "joint" ? 2 * numBlocks : numBlocks;
+    ReportDataset map;
+    map.name = "order/" + target;
+    map.kind = DatasetKind::Matrix;
+    map.title = "Dropping order, " + target;
+    map.unit = "1 = kept";
+    map.help = "Row n: which layers are left after the n lowest were dropped, by the cosine" + std::string(target == "joint" ? "; first all attention layers, then all MLP layers." : ".");
+    map.axes = {{"dropped", "", counting(1, order.size())}, {target == "joint" ? "layer" : "block", target == "joint" ? "" : target == "block" ? "block" : target == "attn" ? "attention" : "ffn", {}}};
+    map.shape = {static_cast<std::int64_t>(order.size()), static_cast<std::int64_t>(width)};
+    map.samples = report.samplesDone;
+    std::vector<double> row(width, kNaN), parameters, kvBytes;
+    for (const DropUnit& unit : order) row[static_cast<std::size_t>(unitNumber(unit, target == "joint" ? shape.numBlocks() : 0))] = 1;
+    ModelShape after = shape;
+    const auto addCost = [&] {
+        const Cost cost = costOf(after, 1);
+        parameters.push_back(static_cast<double>(cost.parameters));
+        kvBytes.push_back(static_cast<double>(cost.kvElementsPerToken) * elementBytes);
+    };
+    addCost();
+    Cut cut = emptyCut(shape);
+    for (const DropUnit& unit : order) {
+        row[static_cast<std::size_t>(unitNumber(unit, target == "joint" ? shape.numBlocks() : 0))] = 0;
+        map.values.insert(map.values.end(), row.begin(), row.end());
+        drop(cut, unit);
+        after.blocks = blocksAfter(shape, cut);
+        addCost();
+    }
+    report.datasets.push_back(std::move(map));
+    const DatasetAxis axis{"units dropped", "", counting(0, parameters.size())};
+    report.datasets.push_back(curve("cost/" + target + "_parameters", "Parameters left, " + target, "parameters", "After the n lowest by the cosine are dropped.", axis, std::move(parameters), {}, report.samplesDone));
+    if (target != "mlp")
+        report.datasets.push_back(curve("cost/" + target + "_kv_bytes", "KV cache per token, " + target, "bytes", "After the n lowest by the cosine are dropped, in the precision that was run.", axis, std::move(kvBytes), {}, report.samplesDone));
+}
+
+/// The loss with the lowest 0, 1, 2, ... units dropped; ends where it is stopped.
+void addCurve(Report& report, ModelRun& run, const Parameters& parameters, const JobContext& job) {
+    const std::string target = parameters.text("curve");
+    auto order = orderByCosine(report, run.shape(), target);
+    order.resize(std::min(order.size(), static_cast<std::size_t>(parameters.integer("curve_count"))));
+    std::vector<double> losses, perplexities;
+    Cut cut = emptyCut(run.shape());
+    for (std::size_t n = 0; n <= order.size() && !job.stopped(); ++n) {
+        if (n > 0) drop(cut, order[n - 1]);
+        losses.push_back(lossUnder(run, cut, job));
+        perplexities.push_back(std::exp(losses.back()));
+        job.progress({n + 1.0, order.size() + 1.0, "drops", "loss after each drop"});
+    }
+    const DatasetAxis axis{"units dropped", "", counting(0, losses.size())};
+    report.datasets.push_back(curve("curve/" + target + "_loss", "Loss after each drop, " + target, "nats", "Mean loss per token with the n lowest by the cosine dropped at once.", axis, losses, {}, report.samplesDone));
+    report.datasets.push_back(curve("curve/" + target + "_perplexity", "Perplexity after each drop, " + target, "perplexity", "exp of the mean loss with the n lowest by the cosine dropped at once.", axis, perplexities, {}, report.samplesDone));
 }
 
 }  // namespace
@@ -193,15 +303,21 @@ Report LlmDrop::analyse(ModelRun& run, const Parameters& parameters, const JobCo
     report.notes = scores.notes;
     addSimilarity(report, scores);
     warnAboutScale(report, scores);
-    if (parameters.boolean("delta_loss") && !job.stopped()) {
-        addDeltaLoss(report, run, job);
-        if (job.stopped()) report.samplesDone = std::min(report.samplesDone, report.samplesTotal - 1);
+    const auto stoppedHere = [&] { report.samplesDone = std::min(report.samplesDone, report.samplesTotal - 1); };
+    if (scores.rowsDone > 0) {
+        const double elementBytes = report.dtype == "f64" ? 8 : report.dtype == "f32" ? 4 : 2;
+        for (const char* target : {"attn", "mlp", "block", "joint"}) addOrder(report, run.shape(), target, elementBytes);
     }
+    if (parameters.boolean("delta_loss") && !job.stopped() && !addDeltaLoss(report, run, job)) stoppedHere();
+    if (parameters.text("curve") != "off" && !job.stopped()) addCurve(report, run, parameters, job);
+    if (parameters.text("iterative") != "off" && !job.stopped()) addIterativeOrder(report, run, parameters, job);
+    if (parameters.boolean("latency") && !job.stopped()) addLatencies(report, measureLatencies(run, static_cast<int>(parameters.integer("latency_context")), job));
+    if (job.stopped() && !report.partial() && parameters.text("curve") + parameters.text("iterative") != "offoff") stoppedHere();
     return report;
 }
 
 EditPlan LlmDrop::plan(const Anatomy& anatomy, const Report& report, const Parameters& parameters) const {
-    return planDrop(anatomy.shape(), report, parameters);
+    return planDrop(anatomy, report, parameters);
 }
 
 }  // namespace resect

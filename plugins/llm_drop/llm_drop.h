@@ -17,7 +17,11 @@ private:
     MethodInfo m_info;
 };
 
-/// The units to drop, as the plan parameters ask. Deterministic: ties go to the lower index.
-EditPlan planDrop(const ModelShape& shape, const Report& report, const Parameters& parameters);
+/// The units to drop, as the plan parameters ask: a number of them, or the fewest with which a budget is met. Deterministic: ties go to the lower index.
+EditPlan planDrop(const Anatomy& anatomy, const Report& report, const Parameters& parameters);
+
+/// Drops `per_round` units at a time and scores what is left on the model without them; a surviving layer of the same block runs on (the published code
+/// skips it): datasets "iterative/unit" and "iterative/score". Stopping keeps the finished rounds.
+void addIterativeOrder(Report& report, ModelRun& run, const Parameters& parameters, const JobContext& job);
 
 }  // namespace resect

@@ -84,6 +84,22 @@ TEST_F(Cli, UnknownFamilyIsInspectedButNotCut) {
     EXPECT_NE(verdict.err.find("foo_lm"), std::string::npos) << verdict.err;
 }
 
+TEST_F(Cli, DropListsGoBothWays) {
+    writePlan({"", {dropAttention({1})}, {}});
+    const auto written = runCli({"drop-lists", m_path, "--plan", file("plan.json"), "--to", file("dropped"), "--json"});
+    ASSERT_EQ(written.exitCode, 0) << written.err;
+    EXPECT_EQ(readJsonFile(file("dropped") + "/config.json")["drop_attn_list"], Json::array({1}));
+    const auto read = runCli({"drop-lists", m_path, "--from", file("dropped") + "/config.json"});
+    ASSERT_EQ(read.exitCode, 0) << read.err;
+    EXPECT_EQ(jsonOf(read)["edits"], Json::parse(R"([{"op": "drop_attention", "blocks": [1]}])"));
+    const auto reserved = runCli({"drop-lists", m_path, "--from", file("dropped") + "/reserved_layers.json", "--counts", "attn"});
+    ASSERT_EQ(reserved.exitCode, 0) << reserved.err;
+    EXPECT_EQ(jsonOf(reserved)["edits"], jsonOf(read)["edits"]);
+    EXPECT_EQ(runCli({"drop-lists", m_path, "--from", m_path + "/config.json"}).exitCode, 3) << "it has no lists";
+    EXPECT_EQ(runCli({"drop-lists", m_path}).exitCode, 2);
+    EXPECT_EQ(runCli({"drop-lists", m_path, "--plan", file("plan.json"), "--to", file("dropped")}).exitCode, 3) << "exists already";
+}
+
 TEST_F(Cli, MeasuresOncePlansPreviewsAndExports) {
     const auto measured = runCli(withData({"measure", "llm-drop", m_path, "--out", file("scores.h5"), "--json"}));
     ASSERT_EQ(measured.exitCode, 0) << measured.err;

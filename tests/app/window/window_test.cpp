@@ -212,6 +212,20 @@ TEST_F(Window, ABrokenWorkspaceIsNamedAndLeftAlone) {
     EXPECT_TRUE(failed[1][1].toString().contains("newer"));
 }
 
+TEST_F(Window, PluginsThatCouldNotBeLoadedAreRowsWithTheirReason) {
+    const auto row = [&] {
+        for (int i = 0; i < window->messages().rowCount(); ++i) {
+            const QModelIndex index = window->messages().index(i, 0);
+            const QString text = index.data(MessageModel::SubjectRole).toString() + ": " + index.data().toString();
+            if (text.contains("bad.so")) return text;
+        }
+        return QString();
+    };
+    ASSERT_TRUE(open());
+    ASSERT_TRUE(QTest::qWaitFor([&] { return !row().isEmpty(); }, 5000));
+    EXPECT_TRUE(row().contains("no such symbol")) << row().toStdString();
+}
+
 TEST_F(Window, RecoverDialogStartsADetachedRunThatShowsInTheDock) {
     ASSERT_TRUE(open());
     document().drop({blockRef(2)});

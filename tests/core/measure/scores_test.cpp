@@ -161,10 +161,12 @@ TEST(Importance, ActivationsFollowTheirDefinitionAndNotTheBatches) {
     const ActivationScores one = measure(1, false, PaddingSide::Right);
     for (const ActivationScores& other : {measure(4, false, PaddingSide::Left), measure(3, true, PaddingSide::Right)}) {
         for (std::size_t block = 0; block < 3; ++block) {
-            for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(one.headWanda[block][i], other.headWanda[block][i], 1e-5);
+            for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(one.head.wanda.score[block][i], other.head.wanda.score[block][i], 1e-5);
             for (std::size_t i = 0; i < 43; ++i) {
-                EXPECT_NEAR(one.channelMean[block][i], other.channelMean[block][i], 1e-6);
-                EXPECT_NEAR(one.channelError[block][i], other.channelError[block][i], 1e-6);
+                EXPECT_NEAR(one.channel.mean.score[block][i], other.channel.mean.score[block][i], 1e-6);
+                EXPECT_NEAR(one.channel.mean.error[block][i], other.channel.mean.error[block][i], 1e-6);
+                EXPECT_NEAR(one.channel.variance.score[block][i], other.channel.variance.score[block][i], 1e-6);
+                EXPECT_NEAR(one.channel.weightedVariance.score[block][i], other.channel.weightedVariance.score[block][i], 1e-6);
             }
         }
     }
@@ -188,12 +190,13 @@ TEST(Importance, ActivationsFollowTheirDefinitionAndNotTheBatches) {
         const auto x = allChannels.select(1, c);
         double columnMean = 0;
         for (std::int64_t row = 0; row < 48; ++row) columnMean += std::abs(down.values[static_cast<std::size_t>(row * 43 + c)]) / 48;
-        EXPECT_NEAR(one.channelMean[2][static_cast<std::size_t>(c)], x.abs().mean().item<double>(), 1e-6);
-        EXPECT_NEAR(one.channelRms[2][static_cast<std::size_t>(c)], x.square().mean().sqrt().item<double>(), 1e-6);
-        EXPECT_NEAR(one.channelWanda[2][static_cast<std::size_t>(c)], columnMean * std::sqrt(x.square().sum().item<double>() / 4), 1e-5);
+        EXPECT_NEAR(one.channel.mean.score[2][static_cast<std::size_t>(c)], x.abs().mean().item<double>(), 1e-6);
+        EXPECT_NEAR(one.channel.rms.score[2][static_cast<std::size_t>(c)], x.square().mean().sqrt().item<double>(), 1e-6);
+        EXPECT_NEAR(one.channel.variance.score[2][static_cast<std::size_t>(c)], x.var(0, /*unbiased=*/false, /*keepdim=*/false).item<double>(), 1e-6);
+        EXPECT_NEAR(one.channel.wanda.score[2][static_cast<std::size_t>(c)], columnMean * std::sqrt(x.square().sum().item<double>() / 4), 1e-5);
     }
-    EXPECT_NEAR(one.headMean[2][5], allHeads.narrow(1, 50, 10).abs().mean().item<double>(), 1e-6);
-    EXPECT_NEAR(one.groupMean[2][1], one.headMean[2][3] + one.headMean[2][4] + one.headMean[2][5], 1e-12);
+    EXPECT_NEAR(one.head.mean.score[2][5], allHeads.narrow(1, 50, 10).abs().mean().item<double>(), 1e-6);
+    EXPECT_NEAR(one.group.mean.score[2][1], one.head.mean.score[2][3] + one.head.mean.score[2][4] + one.head.mean.score[2][5], 1e-12);
 }
 
 // ---- preview

@@ -45,6 +45,26 @@ TEST(PluginLoader, ReportsAFileThatIsNoLibrary) {
     EXPECT_NE(rows[0].error.find("cannot be loaded"), std::string::npos);
 }
 
+TEST(PluginLoader, ReportsFilesAndFoldersThatMayNotBeRead) {
+    const test::TempFolder folder;
+    fs::create_directory(folder / "closed");
+    fs::copy_file(fs::path(RESECT_BINARY_DIR) / "tests/broken_plugins/not_a_plugin.so", folder / "closed.so");
+    fs::permissions(folder / "closed.so", fs::perms::none);
+    fs::permissions(folder / "closed", fs::perms::none);
+    std::vector<PluginStatus> rows;
+    {
+        fs::permissions(folder.path(), fs::perms::all);
+        const test::OrdinaryUser user;
+        MethodRegistry registry;
+        rows = loadPlugins(registry, {folder.path(), folder / "closed", folder / "closed.so"});
+    }
+    fs::permissions(folder / "closed", fs::perms::owner_all);
+    ASSERT_EQ(rows.size(), 3u);
+    EXPECT_NE(rows[0].error.find("Permission denied"), std::string::npos) << rows[0].error;
+    EXPECT_NE(rows[1].error.find("the folder cannot be read: Permission denied"), std::string::npos) << rows[1].error;
+    EXPECT_NE(rows[2].error.find("the folder cannot be read"), std::string::npos) << "a file where a folder should be";
+}
+
 TEST(PluginLoader, ReadsEachFileOnceHoweverItIsReached) {
     const test::TempFolder folder;
     std::ofstream(folder / "a.so") << "x";
