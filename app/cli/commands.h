@@ -18,6 +18,7 @@ void addRecover(CLI::App& app);
 void addRunCommands(CLI::App& app);   ///< run, status, stop, resume
 void addEval(CLI::App& app);
 void addExport(CLI::App& app);
+void addAdapter(CLI::App& app);       ///< merge, fuse, peft
 void addImport(CLI::App& app);
 void addDropLists(CLI::App& app);
 void addVerify(CLI::App& app);

@@ -4,6 +4,8 @@
 #include "core/base/log.h"
 #include "core/base/version.h"
 #include "core/models/runtime.h"
+#include "core/train/recipe.h"
+#include "core/worker/catalogue.h"
 #include "core/worker/failure.h"
 
 #include <spdlog/sinks/stdout_color_sinks.h>
@@ -32,7 +34,7 @@ void logToStderr() {
 
 /// False for commands that run no model and for help: they do without the restart, which would take half of their time.
 bool mayCompute(std::span<char*> arguments) {
-    constexpr std::array kLight = {"inspect", "methods", "plan", "verdict", "status", "stop", "tokenize", "chat", "diff", "import", "demo-text", "--version"};
+    constexpr std::array kLight = {"inspect", "methods", "plan", "verdict", "status", "stop", "tokenize", "chat", "diff", "import", "adapter", "demo-text", "--version"};
     const auto isOneOf = [](std::string_view word, const auto& list) { return std::ranges::find(list, word) != std::end(list); };
     if (arguments.size() < 2 || isOneOf(arguments[1], kLight)) return false;
     return std::ranges::none_of(arguments, [&](std::string_view word) { return isOneOf(word, std::array{std::string_view("--help"), std::string_view("-h")}); });
@@ -43,6 +45,7 @@ bool mayCompute(std::span<char*> arguments) {
 int main(int argc, char** argv) {
     if (mayCompute({argv, static_cast<std::size_t>(argc)})) resect::restartWithWaitPolicy(argv);
     logToStderr();
+    resect::setRecipeLoader([] { resect::loadCatalogue(); });
     CLI::App app("Resect: surgery on transformer checkpoints. See what is redundant, cut it, train it back, export what other programs open.", "resect-cli");
     app.set_version_flag("--version", std::string("resect-cli ") + resect::versionText());
     app.require_subcommand(1);
@@ -55,7 +58,7 @@ int main(int argc, char** argv) {
                "  resect-cli export run --to smaller-model --way uniform\n"
                "Exit codes: 0 done, 2 usage, 3 bad input, 4 memory or disk, 5 stopped and kept, 1 our own fault.");
     using namespace resect::cli;
-    for (const auto add : {addInspect, addMethods, addMeasure, addPlan, addVerdict, addPreview, addRecover, addRunCommands, addEval, addExport, addImport, addDropLists, addVerify, addDiff,
+    for (const auto add : {addInspect, addMethods, addMeasure, addPlan, addVerdict, addPreview, addRecover, addRunCommands, addEval, addExport, addAdapter, addImport, addDropLists, addVerify, addDiff,
                            addLogits, addTokenize, addChat, addGenerate, addDemoText, addServe})
         add(app);
     try {

@@ -59,7 +59,7 @@ void runRecover(RecoverOptions& options) {
 void addRecover(CLI::App& app) {
     auto options = std::make_shared<RecoverOptions>();
     CLI::App* command = app.add_subcommand("recover", "Train a cut model back; the run is a folder that can be paused, stopped, resumed and watched");
-    command->add_option("RECIPE", options->recipe, "full, lora, pretrain (see: resect-cli methods)")->required();
+    command->add_option("RECIPE", options->recipe, "full, lora, pretrain or one of a plugin (see: resect-cli methods)")->required();
     command->add_option("CKPT", options->checkpoint, "The source checkpoint (pretrain: a config.json, or a folder with one and tokenizer files)")->required();
     command->add_option("--plan", options->plan, "What to cut first");
     command->add_option("--data", options->data.file, "Text or rows to train on")->required();

@@ -15,6 +15,8 @@
 
 namespace resect {
 
+class Recipe;
+
 struct MethodInfo {
     std::string id;                          ///< "llm-drop"
     std::string title, summary, paper;       ///< paper: title, arXiv number, year
@@ -40,19 +42,24 @@ public:
     const Method* find(std::string_view id) const noexcept;
     const Method& method(std::string_view id) const;      ///< throws Usage listing the known ids
     const std::vector<std::unique_ptr<Method>>& methods() const noexcept { return m_methods; }
-    /// Moves all methods of `other` here, or none when an id is already taken (throws Internal naming it).
+    /// A way to train (core/train/recipe.h). Throws Internal on a repeated id.
+    void addRecipe(std::shared_ptr<const Recipe> recipe);
+    const std::vector<std::shared_ptr<const Recipe>>& recipes() const noexcept { return m_recipes; }
+    /// Moves all methods and recipes of `other` here, or none when an id is already taken (throws Internal naming it).
     void merge(MethodRegistry other);
 
 private:
+    bool hasRecipe(std::string_view id) const noexcept;
+    std::vector<std::shared_ptr<const Recipe>> m_recipes;
     std::vector<std::unique_ptr<Method>> m_methods;
 };
 
 /// Checked before anything else of a plugin is called.
-inline constexpr int kPluginAbi = 1;
+inline constexpr int kPluginAbi = 2;
 /// A plugin exports `extern "C" int resectPluginAbi()` and `extern "C" void resectRegister(resect::MethodRegistry&)`.
 struct PluginStatus {
     std::string file;
-    std::vector<std::string> methods;  ///< ids it registered
+    std::vector<std::string> methods;  ///< ids of the methods and recipes it registered, without repeats
     std::string error;                 ///< empty when it was loaded
 };
 /// `lib/resect/plugins` beside the folder of the running program (or in it), then the folders of RESECT_PLUGIN_PATH (separated by colons).

@@ -2,6 +2,7 @@
 
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/train/recipe.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -66,6 +67,8 @@ std::vector<std::string> registerMethods(const fs::path& file, MethodRegistry& r
     registration(own);
     std::vector<std::string> ids;
     for (const auto& method : own.methods()) ids.push_back(method->info().id);
+    for (const auto& recipe : own.recipes())
+        if (std::find(ids.begin(), ids.end(), recipe->info().id) == ids.end()) ids.push_back(recipe->info().id);
     registry.merge(std::move(own));
     return ids;
 }
@@ -74,7 +77,7 @@ PluginStatus load(const fs::path& file, MethodRegistry& registry) {
     PluginStatus status{file.string(), {}, {}};
     try {
         status.methods = registerMethods(file, registry);
-        if (status.methods.empty()) status.error = "registered no method";
+        if (status.methods.empty()) status.error = "registered no method and no recipe";
     } catch (const Error& error) {
         status.error = error.message();
     } catch (const std::exception& error) {

@@ -139,7 +139,8 @@ struct LinearMap : Function<LinearMap> {
             y_MO.copy_(bias->expand_as(y_MO));
         }
         product(rows_MK, weight.t(), y_MO, bias ? Into::Add : Into::Overwrite);
-        context->save_for_backward({x, weight});
+        // The input is needed for the gradient of the weight only: under a frozen map it is not kept.
+        context->save_for_backward({weight.requires_grad() ? x : Tensor(), weight});
         context->saved_data["bias"] = bias.has_value();
         return y_MO.view(sizes);
     }
@@ -149,9 +150,11 @@ struct LinearMap : Function<LinearMap> {
         const auto dy_MO = asRows(gradients[0]);
         Tensor dx, dWeight, dBias;
         if (context->needs_input_grad(0)) {
-            auto rows_MK = torch::empty({dy_MO.size(0), weight.size(1)}, x.options());
+            auto rows_MK = torch::empty({dy_MO.size(0), weight.size(1)}, dy_MO.options());
             product(dy_MO, weight, rows_MK);
-            dx = rows_MK.view(x.sizes());
+            auto sizes = gradients[0].sizes().vec();
+            sizes.back() = weight.size(1);
+            dx = rows_MK.view(sizes);
         }
         if (context->needs_input_grad(1)) {
             dWeight = torch::empty_like(weight);

@@ -7,9 +7,9 @@
 #include "core/models/torch_compat.h"
 #include "core/surgery/edit_plan.h"
 #include "core/train/adamw.h"
-#include "core/train/lora.h"
 #include "core/train/losses.h"
 #include "core/train/run.h"
+#include "core/train/trained_parts.h"
 
 #include <torch/types.h>
 
@@ -28,49 +28,6 @@ constexpr int kAutomaticRow = 256;
 
 std::uint64_t elementBytes(const std::string& dtype) { return parseDtype(dtype) == torch::kFloat32 ? 4 : 2; }
 
-/// "self_attn.q_proj" of "model.layers.3.self_attn.q_proj.weight"; empty for what lies outside the blocks.
-std::string roleOf(const ExpectedTensor& tensor) {
-    if (tensor.block < 0 || tensor.shape.size() != 2) return {};
-    const auto prefix = "." + std::to_string(tensor.block) + ".";
-    const auto begin = tensor.name.find(prefix) + prefix.size();
-    return tensor.name.substr(begin, tensor.name.rfind('.') - begin);
-}
-
-struct Trained {
-    std::int64_t parameters = 0, ranksPerToken = 0;
-};
-
-Trained trainedParameters(const ModelShape& shape, const TrainOptions& options) {
-    Trained trained;
-    for (const auto& tensor : expectedTensors(shape)) {
-        std::int64_t numel = 1;
-        for (const auto size : tensor.shape) numel *= size;
-        const bool outer = tensor.role == TensorRole::TokenEmbedding || tensor.role == TensorRole::LmHead;
-        if (!options.lora) {
-            if (options.trainEmbeddings || !outer) trained.parameters += numel;
-            continue;
-        }
-        const auto role = roleOf(tensor);
-        const auto& targets = options.loraOptions.targets;
-        if (role.empty() || std::ranges::none_of(targets, [&](const auto& target) { return loraTargets(target, role); })) continue;
-        trained.parameters += options.loraOptions.rank * (tensor.shape[0] + tensor.shape[1]);
-        trained.ranksPerToken += options.loraOptions.rank;
-    }
-    return trained;
-}
-
-std::uint64_t activationElementsPerToken(const ModelShape& shape) {
-    const auto D = static_cast<std::uint64_t>(shape.hiddenSize);
-    std::uint64_t sum = 2 * D;
-    for (const auto& block : shape.blocks) {
-        const auto heads = static_cast<std::uint64_t>(block.numHeads + block.numKvHeads) * static_cast<std::uint64_t>(block.headDim);
-        const auto experts = static_cast<std::uint64_t>(block.numExperts > 0 ? std::max(1, shape.numExpertsPerToken) : 1);
-        if (block.hasAttention) sum += 2 * D + 3 * heads;
-        if (block.hasFfn) sum += 2 * D + 3 * static_cast<std::uint64_t>(block.ffnSize) * experts;
-    }
-    return sum;
-}
-
 std::uint64_t freeHostMemory() {
     std::ifstream file("/proc/meminfo");
     for (std::string line; std::getline(file, line);) {
@@ -83,16 +40,14 @@ std::uint64_t freeHostMemory() {
 std::optional<double> probeStep(const ModelShape& shape, const TrainOptions& options, const RunJob& job, int rowLength, const JobContext& context) {
     configureRuntime(job.threads);
     const auto device = parseDevice(job.device);
-    const auto model = LanguageModel::random(shape, {device, parseDtype(job.dtype), !options.lora}, 0.02, job.seed);
-    std::optional<LoraAdapters> adapters;
-    if (options.lora) adapters = attachLora(*model, options.loraOptions, job.seed);
+    const auto model = LanguageModel::random(shape, {device, parseDtype(job.dtype), false}, 0.02, job.seed);
+    const auto parts = options.recipe->prepare(*model, {options, job.seed});
     std::vector<AdamWSlot> slots;
-    model->visitParameters([&](const std::string& name, torch::Tensor& parameter) {
-        if (!parameter.requires_grad()) return;
+    for (const auto& [name, parameter, decays] : parts->tensors()) {
         const auto state = torch::zeros(parameter.sizes(), torch::TensorOptions(device).dtype(torch::kFloat32));
         const bool isMaster = parameter.scalar_type() == torch::kFloat32;
         slots.push_back({name, parameter, isMaster ? parameter : state.clone(), state.clone(), state.clone(), {}, 0.01});
-    });
+    }
     TokenRow row;
     row.ids.assign(static_cast<std::size_t>(rowLength), 0);
     row.targets.assign(row.ids.size(), 0);
@@ -106,10 +61,11 @@ std::optional<double> probeStep(const ModelShape& shape, const TrainOptions& opt
         context.progress({double(i), 2, "steps", "timing a step"});
         const auto start = std::chrono::steady_clock::now();
         accumulateGradients(*model, options.distillWeight > 0 ? model.get() : nullptr, batch,
-                            {options.distillWeight, options.distillTemperature, options.routerBalance}, 1);
+                            {options.distillWeight, options.distillTemperature, options.routerBalance, [&] { return parts->extraLoss(); }}, 1);
         for (auto& slot : slots) slot.gradient = slot.parameter.grad();
         const double norm = gradientNorm(slots);
         adamwStep(slots, {.learningRate = norm > 0 ? 1e-6 : 0.0});
+        parts->parametersChanged();
         for (auto& slot : slots) slot.parameter.mutable_grad() = slot.gradient = torch::Tensor();
         seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
@@ -127,23 +83,30 @@ int rowLengthFor(const TrainOptions& options, const ModelShape& shape) {
     return options.rowLength;
 }
 
-RunEstimate estimateMemory(const ModelShape& shape, const ModelShape& uncut, const TrainOptions& options, const std::string& dtype, int rowLength) {
+RunEstimate estimateMemory(const ModelShape& shape, const ModelShape& uncut, const TrainOptions& options, const std::string& dtype, int rowLength,
+                           const Cut* cut) {
     const auto e = elementBytes(dtype);
     const bool bf16 = e == 2;
-    const auto trained = trainedParameters(shape, options);
-    const auto P = static_cast<std::uint64_t>(costOf(shape, rowLength).parameters), Pt = static_cast<std::uint64_t>(trained.parameters);
+    const auto size = options.recipe->size({shape, cut ? &uncut : nullptr, cut}, options);
+    const auto P = static_cast<std::uint64_t>(costOf(shape, rowLength).parameters), Pt = static_cast<std::uint64_t>(size.parameters);
+    const bool masters = bf16 && !size.f32;
     const auto BT = static_cast<std::uint64_t>(options.batchRows) * static_cast<std::uint64_t>(rowLength);
     RunEstimate estimate;
-    estimate.trainableParameters = trained.parameters;
-    estimate.weights = e * (P + (options.lora ? Pt : 0));
+    estimate.trainableParameters = size.parameters;
+    estimate.weights = e * P + (size.f32 ? 4 : e) * static_cast<std::uint64_t>(size.added);
     if (options.distillWeight > 0) estimate.teacher = e * static_cast<std::uint64_t>(costOf(uncut, rowLength).parameters);
-    estimate.gradients = e * Pt + (bf16 && options.accumulation > 1 ? 4 * Pt : 0);
-    estimate.optimiser = 8 * Pt + (bf16 ? 4 * Pt : 0);
-    estimate.activations = e * BT * (activationElementsPerToken(shape) + static_cast<std::uint64_t>(trained.ranksPerToken));
+    estimate.gradients = (size.f32 ? 4 : e) * Pt + (masters && options.accumulation > 1 ? 4 * Pt : 0);
+    estimate.optimiser = 8 * Pt + (masters ? 4 * Pt : 0);
+    estimate.activations = e * BT * size.activations;
     estimate.logits = 3 * std::min<std::uint64_t>(kLogitsBytes, 4 * BT * static_cast<std::uint64_t>(shape.vocabSize));
     estimate.program = kProgramBytes;
-    estimate.basis = "Memory is estimated from the model's sizes; time is not measured yet.";
+    estimate.basis = "Memory is estimated from the model's sizes (" + estimate.priceWords() + "); time is not measured yet.";
     return estimate;
+}
+
+std::string RunEstimate::priceWords() const {
+    return formatCount(double(trainableParameters)) + " trained weights; optimiser " + formatBytes(optimiser) + ", gradients " + formatBytes(gradients) + ", activations " +
+           formatBytes(activations);
 }
 
 void judgeMemory(RunEstimate& estimate, const std::string& device) {
@@ -162,7 +125,7 @@ RunEstimate estimateRun(const RunJob& job, Probe probe, const JobContext& contex
     const auto options = trainOptions(recipe(job.recipe), job.parameters);
     const auto shapes = shapesOfJob(job);
     const int rowLength = rowLengthFor(options, shapes.cut);
-    auto estimate = estimateMemory(shapes.cut, shapes.source, options, job.dtype, rowLength);
+    auto estimate = estimateMemory(shapes.cut, shapes.source, options, job.dtype, rowLength, shapes.plan ? &*shapes.plan : nullptr);
     judgeMemory(estimate, job.device);
     estimate.steps = options.steps;
     if (options.steps == 0 && probe == Probe::Step) estimate.steps = totalSteps(options, countTrainRows(job, options, shapes.cut));
@@ -173,7 +136,7 @@ RunEstimate estimateRun(const RunJob& job, Probe probe, const JobContext& contex
         if (!step) return estimate;
         estimate.seconds = *step * double(estimate.steps);
         if (options.maxMinutes > 0) estimate.seconds = std::min(estimate.seconds, options.maxMinutes * 60);
-        estimate.basis = "Memory is estimated from the model's sizes; time from one measured step of " + formatDuration(*step) +
+        estimate.basis = "Memory is estimated from the model's sizes (" + estimate.priceWords() + "); time from one measured step of " + formatDuration(*step) +
                          ", without evaluations and checkpoints.";
     }
     return estimate;

@@ -30,6 +30,8 @@ torch::Tensor drawA(std::int64_t rank, std::int64_t inputs, std::uint64_t seed) 
 
 }  // namespace
 
+double LoraOptions::scale() const noexcept { return alpha / (rankStabilised ? std::sqrt(double(rank)) : double(rank)); }
+
 LoraLinear::LoraLinear(std::unique_ptr<Linear> base, const LoraOptions& options, torch::ScalarType dtype, std::shared_ptr<const bool> training)
     : m_base(std::move(base)), m_scale(options.scale()), m_dropout(options.dropout), m_training(std::move(training)) {
     const auto weight = m_base->mergedWeight();

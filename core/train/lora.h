@@ -12,6 +12,17 @@
 
 namespace resect {
 
+struct LoraOptions {
+    int rank = 8;
+    double alpha = 16;
+    double dropout = 0;
+    std::vector<std::string> targets;       ///< roles, last parts of roles, or "all-linear", "attention", "mlp"
+    bool rankStabilised = false;            ///< scale alpha / sqrt(rank) instead of alpha / rank (arXiv 2312.03732)
+    double scale() const noexcept;
+};
+/// Of the recipe "lora". Throws Usage when no target is named.
+LoraOptions loraOptions(const TrainOptions& options);
+
 /// A frozen linear map with a trained low-rank one beside it: y = base(x) + scale x B A x (arXiv 2106.09685, eq. 3).
 /// A [r, in] starts uniform in +-1/sqrt(in), B [out, r] at zero, so that the model starts as its base.
 class LoraLinear final : public Linear {
@@ -52,5 +63,9 @@ LoraAdapters attachLora(LanguageModel& model, const LoraOptions& options, std::u
 void resetLora(LoraAdapters& adapters, std::uint64_t seed);
 /// Does the target ("all-linear", "attention", "mlp", "q_proj", "self_attn.q_proj") mean this role?
 bool loraTargets(const std::string& target, const std::string& role);
+
+/// A LoRA adapter folded into its base: the new checkpoint `to`, written tensor by tensor. `adapter` is a folder with a PEFT adapter.
+/// Throws Mismatch naming the tensor when the two do not belong together.
+void mergeAdapter(const Checkpoint& base, const std::filesystem::path& adapter, const std::filesystem::path& to, const JobContext& job = {});
 
 }  // namespace resect

@@ -54,9 +54,11 @@ PieceSums backwardPiece(LanguageModel& model, const LanguageModel* teacher, cons
         sums.kl = kl.item<double>();
         total = total * (1 - options.distillWeight) + kl * (options.distillWeight * T * T);
     }
-    (total * scale).backward();
+    if (total.requires_grad()) (total * scale).backward();
     return sums;
 }
+
+torch::Tensor extraOf(const LossOptions& options) { return options.extra ? options.extra() : torch::Tensor(); }
 
 /// The general path: hidden states once, then logits piece by piece, each with its own backward pass down to the hidden states.
 BatchLoss accumulateByPieces(LanguageModel& model, const LanguageModel* teacher, const TrainBatch& batch, const LossOptions& options, double share) {
@@ -102,6 +104,14 @@ BatchLoss accumulateByPieces(LanguageModel& model, const LanguageModel* teacher,
             endGradients.push_back(torch::full_like(balance, share * options.routerBalance));
         }
     }
+    if (const auto extra = extraOf(options); extra.defined()) {
+        loss.extra = extra.item<double>();
+        loss.total += loss.extra;
+        if (extra.requires_grad()) {
+            ends.push_back(extra);
+            endGradients.push_back(torch::full_like(extra, share));
+        }
+    }
     if (std::isfinite(loss.total) && !ends.empty()) torch::autograd::backward(ends, endGradients);
     return loss;
 }
@@ -111,10 +121,16 @@ BatchLoss accumulateByPieces(LanguageModel& model, const LanguageModel* teacher,
 BatchLoss accumulateGradients(LanguageModel& model, const LanguageModel* teacher, const TrainBatch& batch, const LossOptions& options, double share) {
     const bool byPieces = (teacher && options.distillWeight > 0) || (options.routerBalance > 0 && model.shape().numExpertsPerToken > 0);
     if (byPieces) return accumulateByPieces(model, options.distillWeight > 0 ? teacher : nullptr, batch, options, share);
-    const auto loss = model.loss(batch.tokens, batch.targets_BT);
-    const double value = loss.item<double>();
-    if (std::isfinite(value)) (loss * share).backward();
-    return {value, value, 0, 0};
+    auto loss = model.loss(batch.tokens, batch.targets_BT);
+    BatchLoss result;
+    result.crossEntropy = loss.item<double>();
+    if (const auto extra = extraOf(options); extra.defined()) {
+        result.extra = extra.item<double>();
+        loss = loss + extra;
+    }
+    result.total = result.crossEntropy + result.extra;
+    if (std::isfinite(result.total) && loss.requires_grad()) (loss * share).backward();
+    return result;
 }
 
 torch::Tensor routerBalanceLoss(const std::vector<torch::Tensor>& logits_BTE, const torch::Tensor& mask_BT, int topK) {

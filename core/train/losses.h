@@ -3,6 +3,7 @@
 #include "core/train/batches.h"
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace resect {
@@ -11,6 +12,8 @@ struct LossOptions {
     double distillWeight = 0;        ///< w: loss = (1 - w) crossEntropy + w T^2 KL(teacher || student)
     double distillTemperature = 1;   ///< T
     double routerBalance = 0;        ///< factor of the load-balancing loss; 0 = none
+    /// Asked once after the forward pass; a differentiable f32 scalar that is added to the loss. Empty, or an undefined answer = none.
+    std::function<torch::Tensor()> extra{};
 };
 
 /// What one batch cost. Means over its counted positions, in nats.
@@ -18,6 +21,7 @@ struct BatchLoss {
     double total = 0;                ///< what is minimised
     double crossEntropy = 0;
     double kl = 0;                   ///< KL(teacher || student) at temperature T, without the T^2; 0 without a teacher
+    double extra = 0;                ///< what LossOptions::extra added
     double balance = 0;              ///< load-balancing loss, 1 = perfectly even for top-1; 0 for dense models
 };
 

@@ -1,9 +1,12 @@
 #include "core/train/recipe.h"
 
 #include "core/base/error.h"
+#include "core/train/built_in_recipes.h"
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <mutex>
 #include <numbers>
 
 namespace resect {
@@ -30,21 +33,12 @@ ParameterInfo boolean(std::string name, std::string title, std::string help, boo
     return {std::move(name), std::move(title), std::move(help), ParameterType::Boolean, "", value, -kMost, kMost, {}, false};
 }
 
-ParameterInfo text(std::string name, std::string title, std::string help, std::string value) {
-    return {std::move(name), std::move(title), std::move(help), ParameterType::Text, "", std::move(value), -kMost, kMost, {}, false};
-}
-
 ParameterInfo advanced(ParameterInfo parameter) {
     parameter.advanced = true;
     return parameter;
 }
 
-struct Defaults {
-    std::int64_t steps;
-    double rate, decay;
-};
-
-std::vector<ParameterInfo> lengthParameters(const Defaults& defaults) {
+std::vector<ParameterInfo> lengthParameters(const RecipeDefaults& defaults) {
     return {
         integer("steps", "Steps", "Optimiser steps to take; 0 counts epochs instead.", "steps", defaults.steps, 0, kManySteps),
         real("epochs", "Epochs", "Passes over the training rows when the number of steps is 0.", "epochs", 1, 0, 1e6),
@@ -57,7 +51,7 @@ std::vector<ParameterInfo> lengthParameters(const Defaults& defaults) {
     };
 }
 
-std::vector<ParameterInfo> optimiserParameters(const Defaults& defaults) {
+std::vector<ParameterInfo> optimiserParameters(const RecipeDefaults& defaults) {
     return {
         real("lr", "Learning rate", "Peak step size of AdamW.", "", defaults.rate, 0, 10),
         integer("warmup_steps", "Warm-up", "Steps over which the rate grows from zero to its peak.", "steps", 10, 0, kManySteps),
@@ -89,100 +83,122 @@ std::vector<ParameterInfo> distillParameters() {
     };
 }
 
-std::vector<ParameterInfo> loraParameters() {
-    return {
-        integer("lora_rank", "Rank", "Inner width of the adapters.", "", 8, 1, 65536),
-        real("lora_alpha", "Alpha", "The adapters' output is scaled by alpha / rank.", "", 16, 1e-6, 1e6),
-        real("lora_dropout", "Dropout", "Share of adapter inputs that are zeroed while training.", "", 0, 0, 0.95),
-        text("lora_targets", "Targets", "all-linear, attention, mlp, or names such as q_proj,v_proj, separated by commas.", "all-linear"),
-        advanced(boolean("lora_rs", "Rank-stabilised", "Scale by alpha / sqrt(rank) instead.", false)),
-        boolean("merge", "Merge at the end", "Also writes the best adapter folded into the weights.", false),
-    };
-}
-
 void append(std::vector<ParameterInfo>& list, std::vector<ParameterInfo> more) { std::ranges::move(more, std::back_inserter(list)); }
 
-RecipeInfo fullRecipe() {
-    const Defaults defaults{300, 3e-4, 0.01};
-    RecipeInfo info{"full", "Full fine-tuning", "Trains every weight of the cut model.", "", {}};
-    append(info.parameters, lengthParameters(defaults));
-    append(info.parameters, optimiserParameters(defaults));
-    append(info.parameters, distillParameters());
-    append(info.parameters, evaluationParameters());
-    info.parameters.push_back(advanced(boolean("train_embeddings", "Train embeddings", "Also trains the token embedding and the output head.", true)));
-    info.parameters.push_back(advanced(choice("save_dtype", "Save as", "Number format of the weights in checkpoints; training always continues from full precision.",
-                                              {"source", "f32", "bf16", "f16"})));
-    return info;
+/// What there is, shared by all threads.
+struct Known {
+    std::mutex loading;   // held while the plugins' recipes are being added
+    std::mutex mutex;
+    std::map<std::string, std::shared_ptr<const Recipe>, std::less<>> added;
+    std::function<void()> load;
+};
+Known& known() {
+    static Known table;
+    return table;
 }
 
-RecipeInfo loraRecipe() {
-    const Defaults defaults{300, 1e-3, 0};
-    RecipeInfo info{"lora", "LoRA adapter", "Trains small low-rank matrices beside frozen weights; the result is an adapter that can be merged.",
-                    "LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685, 2021", {}};
-    append(info.parameters, loraParameters());
-    append(info.parameters, lengthParameters(defaults));
-    append(info.parameters, optimiserParameters(defaults));
-    append(info.parameters, distillParameters());
-    append(info.parameters, evaluationParameters());
-    return info;
+/// In the order in which a form offers them.
+const std::vector<std::shared_ptr<const Recipe>>& builtIn() {
+    static const std::vector<std::shared_ptr<const Recipe>> list{fullRecipe(), loraRecipe(), pretrainRecipe()};
+    return list;
 }
 
-RecipeInfo pretrainRecipe() {
-    const Defaults defaults{1000, 1e-3, 0.1};
-    RecipeInfo info{"pretrain", "Train from nothing", "Trains a model of the shape of a config.json from random weights.", "", {}};
-    append(info.parameters, lengthParameters(defaults));
-    append(info.parameters, optimiserParameters(defaults));
-    append(info.parameters, evaluationParameters());
-    info.parameters.push_back(advanced(real("init_std", "Initial spread", "Standard deviation of the random weights.", "", 0.02, 1e-6, 1)));
-    info.parameters.push_back(advanced(choice("save_dtype", "Save as", "Number format of the weights in checkpoints; training always continues from full precision.",
-                                              {"f32", "bf16", "f16"})));
-    return info;
+std::shared_ptr<const Recipe> findBuiltIn(std::string_view id) {
+    const auto found = std::ranges::find_if(builtIn(), [&](const auto& recipe) { return recipe->info().id == id; });
+    return found == builtIn().end() ? nullptr : *found;
 }
 
-std::vector<std::string> splitList(const std::string& list) {
-    std::vector<std::string> parts;
-    std::string part;
-    for (const char c : list + ",") {
-        if (c != ',' && c != ' ') part += c;
-        else if (!part.empty()) parts.push_back(std::exchange(part, {}));
+void loadOnce() {
+    const std::scoped_lock waiting(known().loading);
+    std::function<void()> load;
+    {
+        const std::scoped_lock lock(known().mutex);
+        std::swap(load, known().load);
     }
-    return parts;
-}
-
-void readLora(const Parameters& values, TrainOptions& options) {
-    auto& lora = options.loraOptions;
-    lora.rank = static_cast<int>(values.integer("lora_rank"));
-    lora.alpha = values.real("lora_alpha");
-    lora.dropout = values.real("lora_dropout");
-    lora.targets = splitList(values.text("lora_targets"));
-    lora.rankStabilised = values.boolean("lora_rs");
-    options.merge = values.boolean("merge");
-    if (lora.targets.empty()) throw Error(ErrorCode::Usage, "lora_targets", "expected at least one target, found none");
+    if (load) load();
 }
 
 }  // namespace
 
-double LoraOptions::scale() const noexcept { return alpha / (rankStabilised ? std::sqrt(double(rank)) : double(rank)); }
+Recipe::~Recipe() = default;
 
-const std::vector<RecipeInfo>& recipes() {
-    static const std::vector<RecipeInfo> list{fullRecipe(), loraRecipe(), pretrainRecipe()};
+void Recipe::writeCheckpoint(const Checkpoint&, const std::filesystem::path& result, const std::filesystem::path&, const JobContext&) const {
+    throw Error(ErrorCode::Internal, result.string(), "is a complete checkpoint already: the recipe " + info().id + " writes no adapters");
+}
+
+void Recipe::fuse(std::span<const AdapterShare>, const std::filesystem::path&) const {
+    throw Error(ErrorCode::Unsupported, "recipe " + info().id, "its adapters cannot be added up; merge them one after the other");
+}
+
+void Recipe::writePeft(const std::filesystem::path& adapter, const std::filesystem::path&) const {
+    throw Error(ErrorCode::Unsupported, adapter.string(), "what the recipe " + info().id + " trains is no LoRA adapter");
+}
+
+std::shared_ptr<const Recipe> recipeOfAdapter(const std::filesystem::path& folder) {
+    for (const auto& recipe : recipes())
+        if (recipe->recognises(folder)) return recipe;
+    throw Error(ErrorCode::BadInput, folder.string(), "is no adapter that Resect knows: expected adapter_config.json (LoRA) or the files of an installed recipe");
+}
+
+std::vector<std::shared_ptr<const Recipe>> recipes() {
+    loadOnce();
+    auto list = builtIn();
+    const std::scoped_lock lock(known().mutex);
+    for (const auto& [id, recipe] : known().added) list.push_back(recipe);
     return list;
 }
 
-const RecipeInfo& recipe(std::string_view id) {
-    std::string known;
-    for (const auto& info : recipes()) {
-        if (info.id == id) return info;
-        known += (known.empty() ? "" : ", ") + info.id;
+std::shared_ptr<const Recipe> recipe(std::string_view id) {
+    if (auto found = findBuiltIn(id)) return found;
+    std::string ids;
+    for (const auto& recipe : recipes()) {
+        if (recipe->info().id == id) return recipe;
+        ids += (ids.empty() ? "" : ", ") + recipe->info().id;
     }
-    throw Error(ErrorCode::Usage, "recipe " + std::string(id), "is not known; there are " + known);
+    throw Error(ErrorCode::Usage, "recipe " + std::string(id), "is not known; there are " + ids);
 }
 
-TrainOptions trainOptions(const RecipeInfo& recipe, const Json& parameters) {
-    const Parameters values(recipe.parameters, parameters);
+void addRecipe(std::shared_ptr<const Recipe> recipe) {
+    const auto& id = recipe->info().id;
+    if (findBuiltIn(id)) throw Error(ErrorCode::Internal, "recipe " + id, "the recipe id \"" + id + "\" is built in");
+    const std::scoped_lock lock(known().mutex);
+    known().added[id] = std::move(recipe);
+}
+
+void setRecipeLoader(std::function<void()> load) {
+    const std::scoped_lock lock(known().mutex);
+    known().load = std::move(load);
+}
+
+std::vector<ParameterInfo> commonParameters(const RecipeDefaults& defaults, Distilling distilling) {
+    std::vector<ParameterInfo> list;
+    append(list, lengthParameters(defaults));
+    append(list, optimiserParameters(defaults));
+    if (distilling == Distilling::Offered) append(list, distillParameters());
+    append(list, evaluationParameters());
+    return list;
+}
+
+ParameterInfo mergeParameter() { return boolean("merge", "Merge at the end", "Also writes the best adapter folded into the weights.", false); }
+
+std::uint64_t activationElementsPerToken(const ModelShape& shape) {
+    const auto D = static_cast<std::uint64_t>(shape.hiddenSize);
+    std::uint64_t sum = 2 * D;
+    for (const auto& block : shape.blocks) {
+        const auto heads = static_cast<std::uint64_t>(block.numHeads + block.numKvHeads) * static_cast<std::uint64_t>(block.headDim);
+        const auto experts = static_cast<std::uint64_t>(block.numExperts > 0 ? std::max(1, shape.numExpertsPerToken) : 1);
+        if (block.hasAttention) sum += 2 * D + 3 * heads;
+        if (block.hasFfn) sum += 2 * D + 3 * static_cast<std::uint64_t>(block.ffnSize) * experts;
+    }
+    return sum;
+}
+
+TrainOptions trainOptions(const std::shared_ptr<const Recipe>& recipe, const Json& parameters) {
+    const Parameters values(recipe->info().parameters, parameters);
+    const auto declares = [&](const char* name) { return values.json().contains(name); };
     TrainOptions options;
-    options.lora = recipe.id == "lora";
-    options.pretrain = recipe.id == "pretrain";
+    options.recipe = recipe;
+    options.parameters = values.json();
     options.steps = values.integer("steps");
     options.epochs = values.real("epochs");
     options.maxMinutes = values.real("max_minutes");
@@ -208,15 +224,14 @@ TrainOptions trainOptions(const RecipeInfo& recipe, const Json& parameters) {
     options.evalFraction = values.real("eval_fraction");
     options.checkpointEvery = values.integer("checkpoint_every");
     options.keep = static_cast<int>(values.integer("keep"));
-    if (!options.pretrain) {
+    if (declares("distill_weight")) {
         options.distillWeight = values.real("distill_weight");
         options.distillTemperature = values.real("distill_temperature");
     }
-    if (options.pretrain) options.initStd = values.real("init_std");
-    if (recipe.id == "full") options.trainEmbeddings = values.boolean("train_embeddings");
-    if (options.lora) readLora(values, options);
-    else options.saveDtype = values.text("save_dtype");
+    if (declares("init_std")) options.initStd = values.real("init_std");
+    if (declares("merge")) options.merge = values.boolean("merge");
     if (options.steps == 0 && options.epochs == 0) throw Error(ErrorCode::Usage, "steps", "expected a number of steps or of epochs, found 0 for both");
+    recipe->check(options);
     return options;
 }
 

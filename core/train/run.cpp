@@ -109,7 +109,8 @@ public:
         if (!state.has_value()) measureReference();
         if (m_context.stopped()) return Trainer::End::Stopped;
         say(LogLevel::Info, "Loading the model.");
-        Trainee trainee(*m_base, m_options, m_load, m_job.seed, m_context);
+        Trainee trainee({m_options, m_job.seed, &*m_base, m_cut ? &m_sourceShape : nullptr, m_cut ? &*m_cut : nullptr, m_data.rows, m_folder.path() / "recipe", m_context},
+                        m_load);
         say(LogLevel::Info, formatCount(double(trainee.trainableParameters())) + " trained parameters.");
         if (!restoreNewest(trainee, state) && !measureStart(trainee)) return Trainer::End::Stopped;
         if (m_options.distillWeight > 0 && !m_teacher) loadReference();
@@ -145,6 +146,7 @@ private:
     TrainOptions m_options;
     LoadOptions m_load;
     std::optional<Checkpoint> m_source, m_base;
+    std::optional<Cut> m_cut;                  // of the source, when there is a plan
     ModelShape m_sourceShape, m_shape;
     TrainData m_data;
     std::vector<TrainBatch> m_evalBatches;
@@ -156,7 +158,7 @@ private:
 void Session::prepareBase() {
     const auto baseFolder = m_folder.path() / "base";
     std::string fingerprint;
-    if (m_options.pretrain) {
+    if (m_options.recipe->origin() == Recipe::Origin::RandomWeights) {
         const auto config = readJsonFile(configFile(m_job.source));
         fingerprint = "sha256:" + sha256Hex(config.dump());
         if (!fs::exists(baseFolder)) {
@@ -181,12 +183,13 @@ void Session::prepareBase() {
 void Session::prepareCutBase() {
     const auto anatomy = Anatomy::of(*m_source);
     const auto plan = checkedPlan(m_job, anatomy.shape(), m_source->fingerprint());
+    m_cut = cutOf(plan, anatomy.shape());
     const auto to = m_folder.path() / "base";
     if (fs::exists(to)) return;  // complete: it gets its name last
     say(LogLevel::Info, "Cutting the model.");
     ExportOptions options;
     options.provenance = {{"plan", m_job.plan}, {"source", m_job.source.string()}};
-    exportHuggingFace(*m_source, anatomy, cutOf(plan, anatomy.shape()), to, options, m_context);
+    exportHuggingFace(*m_source, anatomy, *m_cut, to, options, m_context);
 }
 
 void Session::readData() {
@@ -201,9 +204,10 @@ void Session::readData() {
 }
 
 void Session::requireMemory() {
-    auto estimate = estimateMemory(m_shape, m_sourceShape, m_options, m_job.dtype, rowLengthFor(m_options, m_shape));
+    auto estimate = estimateMemory(m_shape, m_sourceShape, m_options, m_job.dtype, rowLengthFor(m_options, m_shape), m_cut ? &*m_cut : nullptr);
     judgeMemory(estimate, m_job.device);
-    m_folder.log(LogLevel::Info, "Needs about " + formatBytes(estimate.memory()) + " of memory (estimate); " + formatBytes(estimate.freeBytes) + " are free.");
+    m_folder.log(LogLevel::Info, "Needs about " + formatBytes(estimate.memory()) + " of memory (estimate: " + estimate.priceWords() + "); " +
+                                     formatBytes(estimate.freeBytes) + " are free.");
     if (hasErrors(estimate.problems)) throw Error(ErrorCode::OutOfMemory, "memory", estimate.problems.front().message + " " + estimate.problems.front().advice);
 }
 
@@ -280,13 +284,13 @@ bool Session::measureStart(Trainee& trainee) {
     m_folder.truncateMetrics(0, -1);
     if (m_evalBatches.empty()) return true;
     say(LogLevel::Info, "Measuring the model before the first step.");
-    trainee.setTraining(false);
+    trainee.parts().setTraining(false);
     const auto result = evaluate(trainee.model(), m_evalBatches, m_context);
     if (!result.complete) return false;
     if (!std::isfinite(result.loss))
         throw Error(ErrorCode::BadInput, m_base->folder().string(), "the model's loss is not a number before the first step; look for damaged weights (resect-cli inspect --deep, or Check all data on the Overview page)");
     m_state.cutLoss = m_state.evalLoss = result.loss;
-    if (std::isnan(m_state.baselineLoss) && !m_options.pretrain) m_state.baselineLoss = result.loss;
+    if (std::isnan(m_state.baselineLoss) && m_options.recipe->origin() == Recipe::Origin::Checkpoint) m_state.baselineLoss = result.loss;
     protocol::MetricsRow row;
     row.event = "eval";
     row.evalLoss = result.loss;
@@ -307,11 +311,11 @@ std::string Session::summary() const {
 
 void Session::finish() {
     const auto merged = m_folder.path() / "merged";
-    if (m_options.lora && m_options.merge) {
+    if (m_options.recipe->kind() == Recipe::Kind::Adapter && m_options.merge) {
         say(LogLevel::Info, "Merging the adapter.");
         std::error_code ignored;
         fs::remove_all(merged, ignored);  // of an earlier end with fewer steps
-        mergeAdapter(*m_base, runResult(m_folder.path()), merged, m_context);
+        m_options.recipe->writeCheckpoint(*m_base, runResult(m_folder.path()), merged, m_context);
     }
     say(LogLevel::Info, summary());
 }
@@ -372,17 +376,27 @@ fs::path runBase(const fs::path& folder) {
     return readRunJob(folder).source;
 }
 
+fs::path runCheckpoint(const fs::path& folder, const fs::path& scratch, const JobContext& job) {
+    const auto how = recipe(readRunJob(folder).recipe);
+    const auto result = runResult(folder);
+    if (how->kind() == Recipe::Kind::Weights) return result;
+    how->writeCheckpoint(Checkpoint::open(runBase(folder)), result, scratch, job);
+    return scratch;
+}
+
 JobShapes shapesOfJob(const RunJob& job) {
-    if (trainOptions(recipe(job.recipe), job.parameters).pretrain) {
+    if (recipe(job.recipe)->origin() == Recipe::Origin::RandomWeights) {
         const auto file = configFile(job.source);
         const auto shape = readModelShape(readJsonFile(file), Json(), file.string());
-        return {shape, shape};
+        return {shape, shape, {}};
     }
     const auto checkpoint = Checkpoint::open(job.source);
     const auto anatomy = Anatomy::of(checkpoint);
-    if (job.plan.is_null()) return {anatomy.shape(), anatomy.shape()};
+    if (job.plan.is_null()) return {anatomy.shape(), anatomy.shape(), {}};
     const auto plan = checkedPlan(job, anatomy.shape(), {});
-    return {anatomy.shape(), shapeAfter(anatomy.shape(), cutOf(plan, anatomy.shape()))};
+    auto cut = cutOf(plan, anatomy.shape());
+    auto left = shapeAfter(anatomy.shape(), cut);
+    return {anatomy.shape(), std::move(left), std::move(cut)};
 }
 
 std::int64_t countTrainRows(const RunJob& job, const TrainOptions& options, const ModelShape& shape) {

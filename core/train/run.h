@@ -1,12 +1,14 @@
 #pragma once
 #include "core/anatomy/model_shape.h"
 #include "core/base/job.h"
+#include "core/surgery/cut.h"
 #include "core/train/recipe.h"
 #include "core/train/run_folder.h"
 #include "core/train/run_job.h"
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 
 namespace resect {
 
@@ -19,14 +21,19 @@ protocol::RunStatus runJob(const std::filesystem::path& folder, const JobContext
 /// unless job.json now asks for more steps. On the CPU the continued run equals an uninterrupted one bit for bit.
 protocol::RunStatus resumeRun(const std::filesystem::path& folder, const JobContext& job);
 
-/// The folder with the result of a run: its best checkpoint (LoRA: the adapter). Throws NotFound when none was kept.
+/// The folder with the result of a run: its best checkpoint, or adapter. Throws NotFound when none was kept.
 std::filesystem::path runResult(const std::filesystem::path& folder);
 /// The checkpoint that a run trains: `base` in its folder when something was cut, else the source.
 std::filesystem::path runBase(const std::filesystem::path& folder);
 
+/// The result of a run as a complete checkpoint. A recipe that keeps adapters writes it into the new folder `scratch`; otherwise that stays unused.
+/// Returns the folder that holds it. Throws NotFound when the run has kept none yet.
+std::filesystem::path runCheckpoint(const std::filesystem::path& folder, const std::filesystem::path& scratch, const JobContext& job);
+
 /// Shapes before and after the plan of a job. Throws as opening the source and checking the plan do.
 struct JobShapes {
     ModelShape source, cut;
+    std::optional<Cut> plan;   ///< what the plan removes; empty without one
 };
 JobShapes shapesOfJob(const RunJob& job);
 /// Rows that would be trained on. Reads and tokenises the data.

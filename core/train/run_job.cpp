@@ -74,7 +74,7 @@ RunJob RunJob::fromJson(const Json& json, const std::string& subject) {
     if (std::ranges::find(kDtypes, job.dtype) == kDtypes.end())
         throw Error(ErrorCode::BadInput, subject, "dtype: training runs in f32 or bf16, found " + job.dtype);
     const auto options = trainOptions(resect::recipe(job.recipe), job.parameters);
-    if (options.pretrain && !job.plan.is_null()) throw Error(ErrorCode::BadInput, subject, "plan: nothing can be cut from a model that is trained from nothing");
+    if (options.recipe->origin() == Recipe::Origin::RandomWeights && !job.plan.is_null()) throw Error(ErrorCode::BadInput, subject, "plan: nothing can be cut from a model that is trained from nothing");
     if (!job.plan.is_null()) EditPlan::fromJson(job.plan, subject + ": plan");
     return job;
 }

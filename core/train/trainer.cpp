@@ -90,7 +90,9 @@ Trainer::StepResult Trainer::takeStep() {
         counted += batch.counted;
         tokens += batch.realTokens;
     }
-    const LossOptions lossOptions{options.distillWeight, options.distillTemperature, options.routerBalance};
+    auto& parts = m_in.trainee.parts();
+    parts.beginStep(m_state.step + 1, m_totalSteps);
+    const LossOptions lossOptions{options.distillWeight, options.distillTemperature, options.routerBalance, [&parts] { return parts.extraLoss(); }};
     BatchLoss sum;
     std::uint64_t index = 0;
     for (const auto& batch : batches) {
@@ -98,8 +100,8 @@ Trainer::StepResult Trainer::takeStep() {
             m_in.trainee.clearGradients();
             return StepResult::Abandoned;
         }
-        // Dropout depends on the position alone, so that a resumed run draws the same.
-        if (options.loraOptions.dropout > 0) torch::manual_seed(mixSeed(m_in.seed + index++, m_state.position));
+        // What a recipe draws (dropout) depends on the position alone, so that a resumed run draws the same.
+        torch::manual_seed(mixSeed(m_in.seed + index++, m_state.position));
         const double share = double(batch.counted) / double(counted);
         const auto loss = accumulateGradients(m_in.trainee.model(), m_in.teacher, batch.to(m_in.trainee.model().device()), lossOptions, share);
         m_in.trainee.collectGradients();
@@ -123,8 +125,7 @@ Trainer::StepResult Trainer::takeStep() {
     step.beta2 = options.beta2;
     step.epsilon = options.epsilon;
     step.gradientScale = options.clip > 0 && norm > options.clip ? options.clip / norm : 1;
-    adamwStep(m_in.trainee.slots(), step);
-    m_in.trainee.clearGradients();
+    m_in.trainee.takeStep(step);
     m_state.step = step.step;
     m_state.position = position;
     m_state.tokens += tokens;
@@ -157,9 +158,9 @@ void Trainer::showStep(const BatchLoss& loss, double rate, double norm, std::int
 }
 
 bool Trainer::evaluateNow() {
-    m_in.trainee.setTraining(false);
+    m_in.trainee.parts().setTraining(false);
     const auto result = evaluate(m_in.trainee.model(), m_in.evalBatches, JobContext(m_job.stopToken(), {}));
-    m_in.trainee.setTraining(true);
+    m_in.trainee.parts().setTraining(true);
     m_state.evaluationDue = !result.complete;
     if (!result.complete) return true;
     if (!std::isfinite(result.loss)) {
@@ -211,7 +212,7 @@ void Trainer::judgeSaved() {
     noteBest();
     const auto folder = m_folder.checkpoints() / ("step-" + std::to_string(m_state.step));
     writeTrainState(folder / kStateFile, m_state);
-    if (!m_in.options.lora) writeManifest(folder, {}, {});
+    if (m_in.options.recipe->kind() == Recipe::Kind::Weights) writeManifest(folder, {}, {});
     writePointers();
 }
 
@@ -234,7 +235,7 @@ void Trainer::writeCheckpoint() {
         StagedFolder staged(target);
         const auto written = m_in.trainee.save(staged.path());
         writeTrainState(staged.path() / kStateFile, m_state);
-        if (!m_in.options.lora) writeManifest(staged.path(), written, {});
+        if (m_in.options.recipe->kind() == Recipe::Kind::Weights) writeManifest(staged.path(), written, {});
         staged.commit();
     }
     m_savedStep = m_state.step;
@@ -305,7 +306,7 @@ void Trainer::handleRequests() {
 
 Trainer::End Trainer::run() {
     m_folder.update([](RunStatus& status) { status.state = "running"; });
-    m_in.trainee.setTraining(true);
+    m_in.trainee.parts().setTraining(true);
     while (!finished() || m_state.evaluationDue || m_savedStep != m_state.step) {
         handleRequests();
         if (stopAsked()) return keepAndStop();

@@ -8,12 +8,14 @@ namespace resect {
 Catalogue loadCatalogue() {
     Catalogue catalogue;
     catalogue.plugins = loadPlugins(catalogue.registry);
+    for (const auto& recipe : catalogue.registry.recipes()) addRecipe(recipe);
     return catalogue;
 }
 
 std::vector<protocol::MethodMessage> recipeMessages() {
     std::vector<protocol::MethodMessage> messages;
-    for (const RecipeInfo& recipe : recipes()) {
+    for (const auto& known : recipes()) {
+        const RecipeInfo& recipe = known->info();
         protocol::MethodMessage message;
         message.id = recipe.id;
         message.title = recipe.title;

@@ -11,6 +11,7 @@ struct Catalogue {
     MethodRegistry registry;
     std::vector<PluginStatus> plugins;
 };
+/// Loads the plugins; their recipes are known to the process from then on.
 Catalogue loadCatalogue();
 
 /// The recovery recipes as methods that train.

@@ -1,9 +1,7 @@
 #include "core/worker/run_source.h"
 
 #include "core/base/error.h"
-#include "core/checkpoint/checkpoint.h"
 #include "core/train/run.h"
-#include "core/train/trainee.h"
 
 #include <string>
 #include <unistd.h>
@@ -43,16 +41,11 @@ Json provenanceOf(const fs::path& run, const fs::path& result) {
 
 ExportSource resolveExportSource(const fs::path& path, const JobContext& job) {
     if (!fs::is_directory(path) || !fs::exists(path / "job.json")) return {path, {}, {}};
-    const fs::path result = runResult(path);
-    ExportSource source{result, provenanceOf(path, result), {}};
-    if (!fs::exists(result / "adapter_config.json")) return source;
     auto scratch = std::make_shared<ScratchFolder>();
+    const fs::path result = runResult(path);
     scratch->path = fs::temp_directory_path() / ("resect-merged-" + std::to_string(getpid()) + "-" + result.filename().string());
     fs::remove_all(scratch->path);
-    mergeAdapter(Checkpoint::open(runBase(path)), result, scratch->path, job);
-    source.checkpoint = scratch->path;
-    source.scratch = scratch;
-    return source;
+    return {runCheckpoint(path, scratch->path, job), provenanceOf(path, result), scratch};
 }
 
 }  // namespace resect

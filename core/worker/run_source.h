@@ -14,7 +14,7 @@ struct ExportSource {
     std::shared_ptr<void> scratch;   ///< keeps a merged temporary checkpoint alive
 };
 
-/// `path` is a checkpoint or a run folder (it holds job.json). The adapter of a LoRA run is merged into its cut base in a temporary folder.
+/// `path` is a checkpoint or a run folder (it holds job.json). An adapter is put onto the run's base in a temporary folder.
 /// Throws NotFound when the run has no checkpoint yet.
 ExportSource resolveExportSource(const std::filesystem::path& path, const JobContext& job);
 

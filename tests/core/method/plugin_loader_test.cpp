@@ -27,7 +27,7 @@ TEST(PluginLoader, TurnsEveryBrokenLibraryIntoARowWithItsReason) {
         EXPECT_NE(row->error.find(part), std::string::npos) << stem << ": " << row->error;
         EXPECT_TRUE(row->methods.empty());
     };
-    expectReason("wrong_abi", "plugin interface 999, this program has 1");
+    expectReason("wrong_abi", "plugin interface 999, this program has " + std::to_string(kPluginAbi));
     expectReason("no_registration", "resectRegister");
     expectReason("not_a_plugin", "resectPluginAbi");
     expectReason("throwing", "no table for this machine");

@@ -197,9 +197,10 @@ TEST(Lora, MergedCheckpointComputesWhatTheAdapterDoes) {
     run.run();
     const auto merged = LanguageModel::load(Checkpoint::open(run.path() / "merged"), {});
     const auto base = run.source.open();
-    Trainee trainee(base, trainOptions(recipe("lora"), run.job.parameters), {}, 1, {});
+    const auto options = trainOptions(recipe("lora"), run.job.parameters);
+    Trainee trainee({options, 1, &base}, {});
     trainee.restore(runResult(run.path()));
-    trainee.setTraining(false);
+    trainee.parts().setTraining(false);
     const auto difference = (logitsOf(*merged) - logitsOf(trainee.model())).abs().max().item<double>();
     EXPECT_LT(difference, 1e-4);
     const auto untouched = LanguageModel::load(base, {});

@@ -1,0 +1,199 @@
+// Step time and memory of S2FT against full fine-tuning and LoRA on Llama-shaped models of 8 blocks with random weights, as ratios:
+//
+//   build/bin/bench_s2ft_step [--steps 5] [--cases 512,1024,2048] [--dtype bf16] [--vocab 512]
+//
+// Every recipe runs in a process of its own. They take their steps in turn, so that whatever else the machine does hits all of them alike; the
+// table gives the medians and the ratios to S2FT. Memory is the highest resident size during the steps less the size with the weights loaded.
+#include "core/method/method.h"
+#include "core/models/model.h"
+#include "core/models/runtime.h"
+#include "core/train/adamw.h"
+#include "core/train/losses.h"
+#include "core/train/recipe.h"
+#include "core/train/trained_parts.h"
+
+#include <torch/types.h>
+#include <torch/utils.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+namespace {
+
+using namespace resect;
+
+struct Case {
+    int width, heads, ffn, batch;
+};
+const std::map<std::string, Case> kCases{{"512", {512, 8, 1376, 4}}, {"1024", {1024, 16, 2752, 1}}, {"2048", {2048, 32, 5504, 1}}};
+constexpr int kBlocks = 8, kTokens = 512;
+
+struct Contender {
+    const char *name, *recipe;
+    Json parameters;
+};
+const std::vector<Contender>& contenders() {
+    static const std::vector<Contender> list{
+        {"s2ft", "s2ft", {{"o_ratio", 0.052}, {"d_ratio", 0.02}}},
+        {"full", "full", Json::object()},
+        {"lora all", "lora", {{"lora_rank", 32}, {"lora_alpha", 64}, {"lora_targets", "all-linear"}}},
+        {"lora o,down", "lora", {{"lora_rank", 32}, {"lora_alpha", 64}, {"lora_targets", "o_proj,down_proj"}}},
+    };
+    return list;
+}
+
+double statusMegabytes(const char* field) {
+    std::ifstream file("/proc/self/status");
+    for (std::string line; std::getline(file, line);)
+        if (line.starts_with(field)) return std::strtod(line.c_str() + std::string(field).size(), nullptr) / 1024;
+    return 0;
+}
+
+ModelShape shapeOf(const Case& sizes, int vocabulary) {
+    ModelShape shape;
+    shape.modelType = "llama";
+    shape.architecture = "LlamaForCausalLM";
+    shape.activation = "silu";
+    shape.normEps = 1e-5;
+    shape.hiddenSize = sizes.width;
+    shape.vocabSize = vocabulary;
+    shape.maxPositions = kTokens;
+    BlockShape block;
+    block.numHeads = block.numKvHeads = sizes.heads;
+    block.headDim = sizes.width / sizes.heads;
+    block.headsPerKv.assign(static_cast<std::size_t>(sizes.heads), 1);
+    block.ffnSize = sizes.ffn;
+    shape.blocks.assign(kBlocks, block);
+    return shape;
+}
+
+/// One recipe, a step for every line on stdin: forward, backward, clipping, AdamW. Answers "seconds megabytes" after each, "parameters" first.
+int work(const Contender& contender, const Case& sizes, const std::string& dtype, int vocabulary) {
+    MethodRegistry registry;
+    loadPlugins(registry);
+    for (const auto& known : registry.recipes()) addRecipe(known);
+    configureRuntime(0);
+    const auto options = trainOptions(recipe(contender.recipe), contender.parameters);
+    const auto model = LanguageModel::random(shapeOf(sizes, vocabulary), {torch::kCPU, parseDtype(dtype), false}, 0.02, 1);
+    torch::manual_seed(0);
+    TrainBatch batch;
+    batch.tokens.ids_BT = torch::randint(vocabulary, {sizes.batch, kTokens}, torch::kInt64);
+    batch.targets_BT = batch.tokens.ids_BT.roll(-1, 1).clone();
+    batch.counted = batch.targets_BT.numel();
+    releaseFreedMemory();
+    const double weights = statusMegabytes("VmRSS:");
+    std::ofstream("/proc/self/clear_refs") << "5";
+    const auto parts = options.recipe->prepare(*model, {options, 1});
+    std::vector<AdamWSlot> slots;
+    std::int64_t trained = 0;
+    for (const auto& [name, parameter, decays] : parts->tensors()) {
+        const torch::NoGradGuard noGrad;
+        const auto state = torch::zeros(parameter.sizes(), torch::kFloat32);
+        slots.push_back({name, parameter, parameter.scalar_type() == torch::kFloat32 ? parameter : parameter.detach().to(torch::kFloat32), state.clone(), state, {}, 0.01});
+        trained += parameter.numel();
+    }
+    std::cout << trained << std::endl;
+    std::int64_t step = 0;
+    for (std::string line; std::getline(std::cin, line);) {
+        const auto start = std::chrono::steady_clock::now();
+        accumulateGradients(*model, nullptr, batch, {}, 1);
+        for (auto& slot : slots) slot.gradient = slot.parameter.grad();
+        const double norm = gradientNorm(slots);
+        adamwStep(slots, {.learningRate = 1e-4, .step = ++step, .gradientScale = std::min(1.0, 1 / (norm + 1e-6))});
+        for (auto& slot : slots) slot.gradient = slot.parameter.mutable_grad() = torch::Tensor();
+        parts->parametersChanged();
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        std::cout << seconds << " " << statusMegabytes("VmHWM:") - weights << std::endl;
+    }
+    return 0;
+}
+
+/// A child that runs one contender.
+class Worker {
+public:
+    Worker(const std::string& name, const std::vector<std::string>& arguments) {
+        int in[2], out[2];
+        if (pipe(in) != 0 || pipe(out) != 0) throw std::runtime_error("no pipe");
+        m_pid = fork();
+        if (m_pid == 0) {
+            dup2(in[0], 0);
+            dup2(out[1], 1);
+            for (const int file : {in[0], in[1], out[0], out[1]}) close(file);
+            std::vector<char*> list;
+            for (const auto& argument : arguments) list.push_back(const_cast<char*>(argument.c_str()));
+            list.push_back(nullptr);
+            execv("/proc/self/exe", list.data());
+            _exit(127);
+        }
+        close(in[0]);
+        close(out[1]);
+        m_in = fdopen(in[1], "w");
+        m_out = fdopen(out[0], "r");
+        if (std::fscanf(m_out, "%ld", &trained) != 1) throw std::runtime_error(name + " did not start");
+    }
+    Worker(const Worker&) = delete;
+    ~Worker() {
+        std::fclose(m_in);
+        std::fclose(m_out);
+        waitpid(m_pid, nullptr, 0);
+    }
+    void step(bool counts) {
+        std::fputs("step\n", m_in);
+        std::fflush(m_in);
+        double taken = 0;
+        if (std::fscanf(m_out, "%lf %lf", &taken, &megabytes) != 2) throw std::runtime_error("a step failed");
+        if (counts) seconds.push_back(taken);
+    }
+    double median() const {
+        auto sorted = seconds;
+        std::ranges::sort(sorted);
+        return sorted[sorted.size() / 2];
+    }
+    long trained = 0;
+    double megabytes = 0;
+    std::vector<double> seconds;
+
+private:
+    pid_t m_pid = 0;
+    FILE *m_in = nullptr, *m_out = nullptr;
+};
+
+void compare(const std::string& width, int steps, const std::string& dtype, const std::string& vocabulary, const char* program) {
+    std::vector<std::unique_ptr<Worker>> workers;
+    for (std::size_t i = 0; i < contenders().size(); ++i)
+        workers.push_back(std::make_unique<Worker>(contenders()[i].name, std::vector<std::string>{program, "--work", std::to_string(i), width, dtype, vocabulary}));
+    for (int step = -1; step < steps; ++step)
+        for (auto& worker : workers) worker->step(step >= 0);
+    const Case& sizes = kCases.at(width);
+    std::printf("\nwidth %s, FFN %d, %d blocks, batch %d x %d, vocabulary %s, %s: median of %d steps\n", width.c_str(), sizes.ffn, kBlocks, sizes.batch, kTokens, vocabulary.c_str(),
+                dtype.c_str(), steps);
+    std::printf("%-12s %12s %10s %10s %14s %12s\n", "recipe", "trained", "ms/step", "/ s2ft", "MB + weights", "/ s2ft");
+    for (std::size_t i = 0; i < workers.size(); ++i)
+        std::printf("%-12s %12ld %10.0f %10.2f %14.0f %12.2f\n", contenders()[i].name, workers[i]->trained, 1e3 * workers[i]->median(), workers[i]->median() / workers[0]->median(),
+                    workers[i]->megabytes, workers[i]->megabytes / workers[0]->megabytes);
+    std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    restartWithWaitPolicy(argv);
+    if (argc == 6 && std::string(argv[1]) == "--work") return work(contenders()[std::stoul(argv[2])], kCases.at(argv[3]), argv[4], std::stoi(argv[5]));
+    std::map<std::string, std::string> options{{"--steps", "5"}, {"--cases", "512,1024,2048"}, {"--dtype", "bf16"}, {"--vocab", "512"}};
+    for (int i = 1; i + 1 < argc; i += 2) options.at(argv[i]) = argv[i + 1];
+    std::string width;
+    for (const char c : options["--cases"] + ",") {
+        if (c != ',') width += c;
+        else if (!width.empty()) compare(std::exchange(width, {}), std::stoi(options["--steps"]), options["--dtype"], options["--vocab"], argv[0]);
+    }
+    return 0;
+}
