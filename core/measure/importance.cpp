@@ -252,4 +252,54 @@ ActivationScores measureActivations(ModelRun& run, const JobContext& job) {
     return scores;
 }
 
+namespace {
+
+/// Mean |x| of every dimension of the residual stream.
+class StreamCollector final : public ModelRun::BatchObserver {
+public:
+    explicit StreamCollector(const ModelRun& run) : m_run(run), m_points(run.shape().blocks.size() + 1) {}
+    bool wants(TapPoint point, int block) const override { return point == TapPoint::BlockOutput || (point == TapPoint::BlockInput && block == 0); }
+    void observe(TapPoint point, int block, const torch::Tensor& x_BTD) override {
+        Columns& columns = m_points[point == TapPoint::BlockInput ? 0 : static_cast<std::size_t>(block) + 1];
+        const auto spans = m_run.rowSpans(m_batch);
+        for (std::size_t b = 0; b < spans.size(); ++b) {
+            ColumnStatistics own = statisticsOf(x_BTD.select(0, static_cast<std::int64_t>(b)), spans[b].begin, spans[b].end);
+            own.rows = 1;
+            columns[spans[b].row % kGroups].merge(own);
+        }
+    }
+    const std::vector<Columns>& points() const { return m_points; }
+
+private:
+    const ModelRun& m_run;
+    std::vector<Columns> m_points;
+};
+
+}  // namespace
+
+HiddenScores measureHidden(ModelRun& run, const MagnitudeOptions& options, const JobContext& job) {
+    const torch::NoGradGuard noGrad;
+    HiddenScores scores;
+    LoadOptions load;
+    load.dtype = run.options().load.dtype == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+    scores.magnitude = hiddenChannelScores(run.shape(), checkpointWeights(run.checkpoint(), load), {.power = options.power}, options.reduction);
+    if (options.normalisation == Normalisation::Mean) normaliseByMean(scores.magnitude);
+    StreamCollector collector(run);
+    scores.rowsTotal = static_cast<std::int64_t>(run.data().rows.size());
+    scores.rowsDone = static_cast<std::int64_t>(run.run(&collector, {}, job));
+    const auto size = run.shape().hiddenSize;
+    const ColumnWeights ones(torch::ones({1, size}));
+    for (const Columns& columns : collector.points()) {
+        scores.activation.emplace_back();
+        scores.error.emplace_back();
+        if (!sawRows(columns)) continue;
+        ActivationTables tables;
+        beginBlock(tables);
+        append(tables, columns, [&](const ColumnStatistics& x) { return scoresOf(x, ones, 1); });
+        scores.activation.back() = std::move(tables.mean.score.back());
+        scores.error.back() = std::move(tables.mean.error.back());
+    }
+    return scores;
+}
+
 }  // namespace resect
