@@ -1,7 +1,6 @@
 #include "app/cli/commands.h"
 #include "app/cli/common.h"
 #include "core/base/error.h"
-#include "core/base/files.h"
 #include "core/export/drop_lists.h"
 #include "core/worker/describe.h"
 #include "core/worker/opened.h"
@@ -14,6 +13,7 @@ namespace {
 
 struct DropListOptions : Common {
     std::string checkpoint, from, plan, out, to, counts = "attn";
+    bool weights = false;
 };
 
 DropLists readLists(const DropListOptions& options, int numBlocks) {
@@ -36,21 +36,13 @@ void importLists(const DropListOptions& options, const OpenedCheckpoint& opened)
 }
 
 void writeLists(const DropListOptions& options, const OpenedCheckpoint& opened) {
-    namespace fs = std::filesystem;
     const EditPlan plan = readPlan(options.plan);
     requireLegal(plan, opened);
     const DropLists lists = dropListsOf(plan, opened.shape());
-    std::vector<Problem> notes;
-    const Json config = dropListConfig(readJsonFile(opened.path() / "config.json"), opened.shape(), lists, notes);
-    const fs::path to = options.to;
-    if (fs::exists(to)) throw Error(ErrorCode::BadInput, to.string(), "exists already; name a new folder");
-    fs::create_directories(to);
-    writeJsonFile(to / "config.json", config);
-    writeJsonFile(to / "reserved_layers.json", reservedLayers(lists, opened.shape().numBlocks()));
-    const Json mapping = layerMapping(lists, opened.shape().numBlocks());
-    if (!mapping.is_null()) writeJsonFile(to / "layer_mapping.json", mapping);
-    if (options.json) return printJson(Json{{"folder", to.string()}, {"drop_attn_list", lists.attention}, {"drop_mlp_list", lists.mlp}, {"problems", describe(notes)}});
-    std::cout << "drop_attn_list " << Json(lists.attention).dump() << "\ndrop_mlp_list " << Json(lists.mlp).dump() << "\nwritten to " << to.string() << "\n";
+    const CommandJob job(options);
+    const auto notes = exportDropLists(opened.checkpoint(), opened.anatomy(), lists, options.to, options.weights ? DropListWeights::Left : DropListWeights::None, job.context());
+    if (options.json) return printJson(Json{{"folder", options.to}, {"drop_attn_list", lists.attention}, {"drop_mlp_list", lists.mlp}, {"problems", describe(notes)}});
+    std::cout << "drop_attn_list " << Json(lists.attention).dump() << "\ndrop_mlp_list " << Json(lists.mlp).dump() << "\nwritten to " << options.to << "\n";
     printProblems(describe(notes));
 }
 
@@ -72,6 +64,7 @@ void addDropLists(CLI::App& app) {
     command->add_option("--out", options->out, "plan.json to write (default: standard output)");
     command->add_option("--plan", options->plan, "plan.json that drops layers or blocks");
     command->add_option("--to", options->to, "New folder for config.json, reserved_layers.json (and layer_mapping.json of whole blocks)");
+    command->add_flag("--weights", options->weights, "With the weights that are left, under the source's names, and the tokenizer");
     addCommon(*command, *options, Shared::OutputOnly);
     command->footer("Examples:\n  resect-cli drop-lists MODEL --from Mistral-7B-Drop8Attn/config.json --out plan.json\n  resect-cli drop-lists MODEL --plan plan.json --to dropped");
     command->callback([options] { runDropLists(*options); });

@@ -1,6 +1,10 @@
 #include "core/export/drop_lists.h"
 
 #include "core/base/error.h"
+#include "core/base/files.h"
+#include "core/checkpoint/checkpoint_writer.h"
+#include "core/export/carried_files.h"
+#include "core/export/manifest.h"
 
 #include <algorithm>
 #include <array>
@@ -116,7 +120,7 @@ Json dropListConfig(const Json& config, const ModelShape& source, const DropList
     result["auto_map"] = {{"AutoConfig", "configuration_" + suffix + name + "Config"}, {"AutoModelForCausalLM", "modeling_" + suffix + name + "ForCausalLM"}};
     const std::string file = "dropped_" + std::string(known->family) + ".py";
     notes.push_back({Severity::Warning, "config.json", "without configuration_" + file + " and modeling_" + file + " of LLM-Drop beside it, and trust_remote_code, the model runs uncut and nothing says so",
-                     "Put both files and the source's weights into the folder."});
+                     "Put both files beside it; their forms expect the weights of dropped layers to be there or to be ignored."});
     return result;
 }
 
@@ -134,6 +138,34 @@ Json layerMapping(const DropLists& lists, int numBlocks) {
     int next = 0;
     for (const int block : without(upTo(numBlocks), lists.attention)) mapping[std::to_string(block)] = next++;
     return mapping;
+}
+
+std::vector<Problem> exportDropLists(const Checkpoint& source, const Anatomy& anatomy, const DropLists& lists, const std::filesystem::path& to, DropListWeights weights,
+                                     const JobContext& job) {
+    if (std::filesystem::exists(to)) throw Error(ErrorCode::BadInput, to.string(), "exists already; name a new folder");
+    std::vector<Problem> notes;
+    const int numBlocks = anatomy.shape().numBlocks();
+    const Json config = dropListConfig(source.config(), anatomy.shape(), lists, notes), mapping = layerMapping(lists, numBlocks);
+    StagedFolder staged(to);
+    std::vector<WrittenShard> shards;
+    if (weights == DropListWeights::Left) {
+        const auto isDropped = [&](const ExpectedTensor& tensor) {
+            const auto& list = isAttentionRole(tensor.role) ? lists.attention : lists.mlp;
+            return tensor.block >= 0 && std::binary_search(list.begin(), list.end(), tensor.block);
+        };
+        std::vector<TensorSource> tensors;
+        for (const ExpectedTensor& tensor : expectedTensors(anatomy.shape()))
+            if (const TensorInfo* info = source.find(tensor.name); info && !isDropped(tensor)) tensors.push_back(copyOf(source, *info));
+        shards = writeShards(staged.path(), tensors, {}, job);
+        copyCarriedFiles(source.folder(), staged.path());
+    }
+    writeJsonFile(staged.path() / "config.json", config);
+    writeJsonFile(staged.path() / "reserved_layers.json", reservedLayers(lists, numBlocks));
+    if (!mapping.is_null()) writeJsonFile(staged.path() / "layer_mapping.json", mapping);
+    if (weights == DropListWeights::Left) writeManifest(staged.path(), shards, job);
+    if (job.stopped()) throw Error(ErrorCode::Stopped, to.string(), "stopped on request; nothing was written");
+    staged.commit();
+    return notes;
 }
 
 }  // namespace resect

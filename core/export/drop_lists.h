@@ -1,8 +1,10 @@
 #pragma once
-#include "core/anatomy/model_shape.h"
+#include "core/anatomy/anatomy.h"
+#include "core/base/job.h"
 #include "core/base/problem.h"
 #include "core/surgery/edit_plan.h"
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -38,5 +40,12 @@ Json dropListConfig(const Json& config, const ModelShape& source, const DropList
 Json reservedLayers(const DropLists& lists, int numBlocks);
 /// layer_mapping.json: old number -> new one, of plans that drop whole blocks only; null otherwise.
 Json layerMapping(const DropLists& lists, int numBlocks);
+
+/// Writes the new folder `to`: config.json, reserved_layers.json, layer_mapping.json where there is one, and with the weights (those of dropped layers left
+/// out; names as in the source), the tokenizer and the other files beside them, and manifest.json. Nothing that looks finished remains
+/// after an error or a stop. Returns the notes. Throws BadInput (the target exists), Unsupported, DiskFull, NoPermission, Stopped.
+enum class DropListWeights { Left, None };
+std::vector<Problem> exportDropLists(const Checkpoint& source, const Anatomy& anatomy, const DropLists& lists, const std::filesystem::path& to, DropListWeights weights,
+                                     const JobContext& job);
 
 }  // namespace resect

@@ -157,6 +157,25 @@ std::vector<double> coupledScores(const BlockMatrices& matrices, int block, Comp
     return scores;
 }
 
+std::vector<double> hiddenChannelScores(const ModelShape& shape, const WeightSource& source, SliceForm form, Reduction reduction) {
+    static const std::set<TensorRole> kWriters{OutputWeight, DownWeight, ExpertDownWeight, SharedDownWeight};
+    const bool turned = familyOf(shape).transposedLinears;
+    std::vector<double> scores;
+    int tensors = 0;
+    for (const ExpectedTensor& tensor : expectedTensors(shape)) {
+        const bool vector = tensor.shape.size() == 1, matrix = tensor.shape.size() == 2;
+        const bool streamNorm = vector && isNormRole(tensor.role) && !tensor.name.ends_with(".bias") && tensor.role != QueryNorm && tensor.role != KeyNorm;
+        if (!streamNorm && !matrix) continue;
+        auto weight = source(tensor);
+        if (matrix && turned && tensor.block >= 0) weight = weight.t();
+        const auto part = streamNorm ? sliceScores(weight.unsqueeze(0), 1, 1, form) : sliceScores(weight, kWriters.contains(tensor.role) ? 0 : 1, 1, form);
+        combine(scores, part, reduction, tensors++ == 0);
+    }
+    finish(scores, tensors, reduction);
+    requireFiniteScores(scores, -1, "hidden channel");
+    return scores;
+}
+
 std::vector<double> foldHeads(const std::vector<double>& perHead, const std::vector<int>& headsPerKv) {
     std::vector<double> groups;
     auto head = perHead.begin();
@@ -170,7 +189,7 @@ std::vector<double> foldHeads(const std::vector<double>& perHead, const std::vec
 void requireFiniteScores(const std::vector<double>& scores, int block, std::string_view unit) {
     for (std::size_t i = 0; i < scores.size(); ++i)
         if (!std::isfinite(scores[i]))
-            throw Error(ErrorCode::BadInput, "block " + std::to_string(block) + ", " + std::string(unit) + " " + std::to_string(i),
+            throw Error(ErrorCode::BadInput, (block < 0 ? std::string() : "block " + std::to_string(block) + ", ") + std::string(unit) + " " + std::to_string(i),
                         "the score is not finite; the weights hold NaN or infinity, or the activations overflow in this precision");
 }
 

@@ -48,10 +48,14 @@ struct SliceForm {
 /// Empty when the block has no such units. Throws Unsupported for another kind. First: the query, gate (up without gates) or router tensor.
 std::vector<double> coupledScores(const BlockMatrices& matrices, int block, ComponentKind kind, SliceForm form, Reduction reduction);
 
+/// The same of every hidden channel, over all blocks at once: its column of the embeddings and of an untied head, its entry of every norm, its column of
+/// every matrix that reads the residual stream and its row of every matrix that writes it. Biases do not count. Units [D].
+std::vector<double> hiddenChannelScores(const ModelShape& shape, const WeightSource& source, SliceForm form, Reduction reduction);
+
 /// Sums over the query heads of each kv group, in group order.
 std::vector<double> foldHeads(const std::vector<double>& perHead, const std::vector<int>& headsPerKv);
 
-/// Throws BadInput naming block and unit where a score is not finite.
+/// Throws BadInput naming block (-1 = none) and unit where a score is not finite.
 void requireFiniteScores(const std::vector<double>& scores, int block, std::string_view unit);
 
 }  // namespace resect

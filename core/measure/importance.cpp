@@ -53,21 +53,13 @@ struct ColumnStatistics {
     }
 };
 
-/// Of tokens [begin, end) of x_TC.
+/// Of tokens [begin, end) of x_TC. Within a row the sums in f64 lose less than the activations' own rounding; rows are merged around their means.
 ColumnStatistics statisticsOf(const torch::Tensor& x_TC, std::int64_t begin, std::int64_t end) {
-    const auto options = torch::TensorOptions().dtype(torch::kFloat64);
-    const auto rows = x_TC.narrow(0, begin, end - begin);
-    ColumnStatistics own{torch::zeros({x_TC.size(1)}, options), torch::zeros({x_TC.size(1)}, options), {}, torch::zeros({x_TC.size(1)}, options),
-                         static_cast<double>(end - begin), 0};
-    kernels::addColumnSums(x_TC, begin, end, own.absolute, own.squares);
-    own.mean = rows.sum(0, false, torch::kFloat64).to(torch::kCPU) / own.tokens;
-    // Around a mean that is rounded to the activations' precision, then put right: no cancellation, and no copy in f64.
-    const auto wide = rows.scalar_type() == torch::kFloat64 ? rows : rows.to(torch::kFloat32);
-    const auto centre = own.mean.to(wide.device(), wide.scalar_type());
-    auto unused = torch::zeros_like(own.deviations);
-    kernels::addColumnSums(wide - centre, 0, end - begin, unused, own.deviations);
-    const auto off = own.mean - centre.to(torch::kCPU, torch::kFloat64);
-    own.deviations = (own.deviations - off * off * own.tokens).clamp_min(0);
+    const auto zeros = [&] { return torch::zeros({x_TC.size(1)}, torch::kFloat64); };
+    ColumnStatistics own{zeros(), zeros(), zeros(), {}, static_cast<double>(end - begin), 0};
+    kernels::addColumnSums(x_TC, begin, end, own.mean, own.absolute, own.squares);
+    own.mean /= own.tokens;
+    own.deviations = (own.squares - own.mean * own.mean * own.tokens).clamp_min(0);
     return own;
 }
 
@@ -257,6 +249,56 @@ ActivationScores measureActivations(ModelRun& run, const JobContext& job) {
     load.dtype = run.options().load.dtype == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
     const BlockMatrices matrices(run.shape(), checkpointWeights(run.checkpoint(), load));
     for (int block = 0; block < run.shape().numBlocks(); ++block) addBlock(scores, collector, matrices, block);
+    return scores;
+}
+
+namespace {
+
+/// Mean |x| of every dimension of the residual stream.
+class StreamCollector final : public ModelRun::BatchObserver {
+public:
+    explicit StreamCollector(const ModelRun& run) : m_run(run), m_points(run.shape().blocks.size() + 1) {}
+    bool wants(TapPoint point, int block) const override { return point == TapPoint::BlockOutput || (point == TapPoint::BlockInput && block == 0); }
+    void observe(TapPoint point, int block, const torch::Tensor& x_BTD) override {
+        Columns& columns = m_points[point == TapPoint::BlockInput ? 0 : static_cast<std::size_t>(block) + 1];
+        const auto spans = m_run.rowSpans(m_batch);
+        for (std::size_t b = 0; b < spans.size(); ++b) {
+            ColumnStatistics own = statisticsOf(x_BTD.select(0, static_cast<std::int64_t>(b)), spans[b].begin, spans[b].end);
+            own.rows = 1;
+            columns[spans[b].row % kGroups].merge(own);
+        }
+    }
+    const std::vector<Columns>& points() const { return m_points; }
+
+private:
+    const ModelRun& m_run;
+    std::vector<Columns> m_points;
+};
+
+}  // namespace
+
+HiddenScores measureHidden(ModelRun& run, const MagnitudeOptions& options, const JobContext& job) {
+    const torch::NoGradGuard noGrad;
+    HiddenScores scores;
+    LoadOptions load;
+    load.dtype = run.options().load.dtype == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+    scores.magnitude = hiddenChannelScores(run.shape(), checkpointWeights(run.checkpoint(), load), {.power = options.power}, options.reduction);
+    if (options.normalisation == Normalisation::Mean) normaliseByMean(scores.magnitude);
+    StreamCollector collector(run);
+    scores.rowsTotal = static_cast<std::int64_t>(run.data().rows.size());
+    scores.rowsDone = static_cast<std::int64_t>(run.run(&collector, {}, job));
+    const auto size = run.shape().hiddenSize;
+    const ColumnWeights ones(torch::ones({1, size}));
+    for (const Columns& columns : collector.points()) {
+        scores.activation.emplace_back();
+        scores.error.emplace_back();
+        if (!sawRows(columns)) continue;
+        ActivationTables tables;
+        beginBlock(tables);
+        append(tables, columns, [&](const ColumnStatistics& x) { return scoresOf(x, ones, 1); });
+        scores.activation.back() = std::move(tables.mean.score.back());
+        scores.error.back() = std::move(tables.mean.error.back());
+    }
     return scores;
 }
 

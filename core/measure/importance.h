@@ -47,4 +47,13 @@ struct ActivationScores {
 /// Throws BadInput naming block and unit where a score is not finite.
 ActivationScores measureActivations(ModelRun& run, const JobContext& job);
 
+/// Hidden channels: dimensions of the residual stream.
+struct HiddenScores {
+    std::vector<double> magnitude;    ///< [D], as magnitude() does for the others: see hiddenChannelScores
+    UnitTable activation, error;      ///< [L+1][D] mean |x| over tokens of the embedding output and behind each block, and its standard error over rows
+    std::int64_t rowsDone = 0, rowsTotal = 0;
+};
+/// Padding never counts. Stopping keeps what each block saw.
+HiddenScores measureHidden(ModelRun& run, const MagnitudeOptions& options, const JobContext& job);
+
 }  // namespace resect

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <set>
 
 namespace resect {
@@ -21,20 +22,18 @@ constexpr int kLeast = 5, kMost = 400;
 
 using Clock = std::chrono::steady_clock;
 
-/// The median time of one call after a first one that warms up.
-template <class Pass> double medianSeconds(const torch::Device& device, Pass pass) {
+/// The shortest time of one call after a first one that warms up: what else runs on the machine only makes it longer.
+template <class Pass> double shortestSeconds(const torch::Device& device, Pass pass) {
     pass();
-    std::vector<double> times;
+    double shortest = std::numeric_limits<double>::infinity();
     const auto start = Clock::now();
-    while (static_cast<int>(times.size()) < kLeast ||
-           (static_cast<int>(times.size()) < kMost && std::chrono::duration<double>(Clock::now() - start).count() < kSecondsEach)) {
+    for (int n = 0; n < kLeast || (n < kMost && std::chrono::duration<double>(Clock::now() - start).count() < kSecondsEach); ++n) {
         const auto begin = Clock::now();
         pass();
         if (device.is_cuda()) torch::zeros({1}, device).cpu();   // waits for the device
-        times.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+        shortest = std::min(shortest, std::chrono::duration<double>(Clock::now() - begin).count());
     }
-    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
-    return times[times.size() / 2];
+    return shortest;
 }
 
 /// A model of nothing but copies of one block.
@@ -60,11 +59,11 @@ Times timeBlock(const ModelShape& source, const BlockShape& block, const LoadOpt
     const auto x_1 = model->embed(one), x_all = model->embed(all);
     const auto cache = model->makeCache(1, context);
     model->runBlocks(x_all.narrow(1, 0, context - 1), zeros(context - 1, load.device), 0, kCopies, nullptr, cache.get());
-    const auto median = [&](auto pass) { return medianSeconds(load.device, pass); };
-    const double decode = median([&] { model->runBlocks(x_1, one, 0, kCopies, nullptr, cache.get()); cache->truncate(context - 1); });
-    const double emptyDecode = median([&] { model->runBlocks(x_1, one, 0, 0, nullptr, cache.get()); });
-    const double prefill = median([&] { model->runBlocks(x_all, all, 0, kCopies); });
-    const double emptyPrefill = median([&] { model->runBlocks(x_all, all, 0, 0); });
+    const auto shortest = [&](auto pass) { return shortestSeconds(load.device, pass); };
+    const double decode = shortest([&] { model->runBlocks(x_1, one, 0, kCopies, nullptr, cache.get()); cache->truncate(context - 1); });
+    const double emptyDecode = shortest([&] { model->runBlocks(x_1, one, 0, 0, nullptr, cache.get()); });
+    const double prefill = shortest([&] { model->runBlocks(x_all, all, 0, kCopies); });
+    const double emptyPrefill = shortest([&] { model->runBlocks(x_all, all, 0, 0); });
     return {std::max(0.0, decode - emptyDecode) / kCopies, std::max(0.0, prefill - emptyPrefill) / kCopies};
 }
 
@@ -143,7 +142,7 @@ Latencies measureLatencies(ModelRun& run, int context, const JobContext& job) {
     }
     LanguageModel& model = run.model();
     const TokenBatch one = zeros(1, load.device);
-    const double ends = medianSeconds(load.device, [&] { model.head(model.finalNorm(model.embed(one))); });
+    const double ends = shortestSeconds(load.device, [&] { model.head(model.finalNorm(model.embed(one))); });
     result.decode.fixed = result.prefill.fixed = ends;
     releaseFreedMemory();
     return result;

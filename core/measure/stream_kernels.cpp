@@ -119,19 +119,20 @@ RESECT_CLONES void cosinesOf(const float* const* s, std::int64_t p, std::int64_t
 RESECT_CLONES void cosinesOf(const double* const* s, std::int64_t p, std::int64_t d, double* scratch, double* out) { cosines(s, p, d, scratch, out); }
 RESECT_CLONES void cosinesOf(const Bf16* const* s, std::int64_t p, std::int64_t d, double* scratch, double* out) { cosines(s, p, d, scratch, out); }
 
-template <class T> RESECT_INLINE void columnSums(const T* x, std::int64_t rows, std::int64_t stride, std::int64_t columns, double* absolute, double* squares) {
+template <class T> RESECT_INLINE void columnSums(const T* x, std::int64_t rows, std::int64_t stride, std::int64_t columns, double* sums, double* absolute, double* squares) {
     for (std::int64_t t = 0; t < rows; ++t, x += stride) {
 #pragma omp simd
         for (std::int64_t c = 0; c < columns; ++c) {
             const double value = wide(x[c]);
+            sums[c] += value;
             absolute[c] += std::abs(value);
             squares[c] += value * value;
         }
     }
 }
-RESECT_CLONES void columnSumsOf(const float* x, std::int64_t r, std::int64_t s, std::int64_t c, double* a, double* q) { columnSums(x, r, s, c, a, q); }
-RESECT_CLONES void columnSumsOf(const double* x, std::int64_t r, std::int64_t s, std::int64_t c, double* a, double* q) { columnSums(x, r, s, c, a, q); }
-RESECT_CLONES void columnSumsOf(const Bf16* x, std::int64_t r, std::int64_t s, std::int64_t c, double* a, double* q) { columnSums(x, r, s, c, a, q); }
+RESECT_CLONES void columnSumsOf(const float* x, std::int64_t r, std::int64_t s, std::int64_t c, double* p, double* a, double* q) { columnSums(x, r, s, c, p, a, q); }
+RESECT_CLONES void columnSumsOf(const double* x, std::int64_t r, std::int64_t s, std::int64_t c, double* p, double* a, double* q) { columnSums(x, r, s, c, p, a, q); }
+RESECT_CLONES void columnSumsOf(const Bf16* x, std::int64_t r, std::int64_t s, std::int64_t c, double* p, double* a, double* q) { columnSums(x, r, s, c, p, a, q); }
 
 bool hasFast(const torch::Tensor& x) {
     const auto type = x.scalar_type();
@@ -248,20 +249,21 @@ torch::Tensor plainPairCosines(const std::vector<torch::Tensor>& states) {
     return torch::where(torch::isfinite(result), result, torch::full_like(result, kNaN)).contiguous();
 }
 
-void addColumnSums(const torch::Tensor& x_TC, std::int64_t begin, std::int64_t end, torch::Tensor& absolute_C, torch::Tensor& squares_C) {
+void addColumnSums(const torch::Tensor& x_TC, std::int64_t begin, std::int64_t end, torch::Tensor& sums_C, torch::Tensor& absolute_C, torch::Tensor& squares_C) {
     if (!hasFast(x_TC)) {
         const auto x = doubles(x_TC.narrow(0, begin, end - begin));
+        sums_C += x.sum(0).to(torch::kCPU);
         absolute_C += x.abs().sum(0).to(torch::kCPU);
         squares_C += (x * x).sum(0).to(torch::kCPU);
         return;
     }
     const auto x = x_TC.contiguous();
     const std::int64_t columns = x.size(1);
-    double *absolute = absolute_C.data_ptr<double>(), *squares = squares_C.data_ptr<double>();
+    double *sums = sums_C.data_ptr<double>(), *absolute = absolute_C.data_ptr<double>(), *squares = squares_C.data_ptr<double>();
     typed(x, [&](auto* type) {
         using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
         at::parallel_for(0, columns, std::max<std::int64_t>(64, grain(2 * (end - begin))), [&](std::int64_t first, std::int64_t last) {
-            columnSumsOf(data<T>(x) + begin * columns + first, end - begin, columns, last - first, absolute + first, squares + first);
+            columnSumsOf(data<T>(x) + begin * columns + first, end - begin, columns, last - first, sums + first, absolute + first, squares + first);
         });
     });
 }

@@ -31,7 +31,7 @@ std::vector<TokenExtent> plainTokenExtents(const torch::Tensor& x_MD);
 torch::Tensor pairCosines(const std::vector<torch::Tensor>& states);
 torch::Tensor plainPairCosines(const std::vector<torch::Tensor>& states);
 
-/// Adds sum |x| and sum x^2 of each column over tokens [begin, end) of x_TC to f64 [C] tensors on the CPU.
-void addColumnSums(const torch::Tensor& x_TC, std::int64_t begin, std::int64_t end, torch::Tensor& absolute_C, torch::Tensor& squares_C);
+/// Adds sum x, sum |x| and sum x^2 of each column over tokens [begin, end) of x_TC to f64 [C] tensors on the CPU.
+void addColumnSums(const torch::Tensor& x_TC, std::int64_t begin, std::int64_t end, torch::Tensor& sums_C, torch::Tensor& absolute_C, torch::Tensor& squares_C);
 
 }  // namespace resect::kernels

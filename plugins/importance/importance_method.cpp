@@ -38,6 +38,7 @@ std::vector<ParameterInfo> measureParameters() {
         choice("greedy_metric", "Greedy ranking", "Which score ranks the units inside a block.", kMetrics, "wanda", true),
         {"greedy_step", "Greedy step", "Share of a block's units that one step cuts.", ParameterType::Real, "", 0.125, 0.001, 0.5, {}, true},
         {"greedy_ratio", "Greedy until", "Share of all units at which it ends.", ParameterType::Real, "", 0.5, 0.01, 0.95, {}, true},
+        {"hidden", "Hidden channels", "Also score the dimensions of the residual stream, by all weights that go with them and by what they carry.", ParameterType::Boolean, "", false, -kNoBound, kNoBound, {}, true},
         {"latency", "Latency", "Time attention and MLP layers at several sizes on this machine, for plans that have to meet a time.", ParameterType::Boolean, "", false, -kNoBound, kNoBound, {}, true},
         {"latency_context", "Context to time", "Tokens in the cache, or together, when layers are timed.", ParameterType::Integer, "tokens", 256, 2, 1e6, {}, true},
         {"power", "Power of the norm", "Weights enter as |w| to this power.", ParameterType::Real, "", 2.0, 0.5, 4, {}, true},
@@ -199,6 +200,41 @@ void addGradients(TableWriter& writer, const GradientScores& scores) {
     }
 }
 
+/// Returns the rows that were run.
+std::int64_t addHidden(Report& report, ModelRun& run, const MagnitudeOptions& options, const JobContext& job) {
+    const HiddenScores scores = measureHidden(run, options, job);
+    const auto size = static_cast<std::size_t>(run.shape().hiddenSize);
+    ReportDataset weights;
+    weights.name = "hidden/magnitude";
+    weights.kind = DatasetKind::Curve;
+    weights.title = "hidden channel, weight norm";
+    weights.unit = "relative";
+    weights.help = "Sum of squares of all weights that read or write the dimension of the residual stream, relative to the mean.";
+    weights.higher = Direction::Keep;
+    weights.axes = {{"hidden channel", "", {}}};
+    weights.shape = {static_cast<std::int64_t>(size)};
+    weights.values = scores.magnitude;
+    ReportDataset stream;
+    stream.name = "hidden/activation";
+    stream.kind = DatasetKind::Matrix;
+    stream.title = "hidden channel, activation";
+    stream.unit = "mean abs";
+    stream.help = "Mean magnitude of each dimension of the residual stream: row 0 is the embedding, row n after n blocks. Few dimensions far above the others are outliers that must stay.";
+    stream.higher = Direction::Keep;
+    stream.axes = {{"after block", "", {}}, {"hidden channel", "", {}}};
+    stream.shape = {static_cast<std::int64_t>(scores.activation.size()), static_cast<std::int64_t>(size)};
+    for (std::size_t point = 0; point < scores.activation.size(); ++point) {
+        auto row = scores.activation[point], error = scores.error[point];
+        row.resize(size, kNaN), error.resize(size, kNaN);
+        stream.values.insert(stream.values.end(), row.begin(), row.end());
+        stream.errors.insert(stream.errors.end(), error.begin(), error.end());
+    }
+    stream.samples = weights.samples = scores.rowsDone;
+    report.datasets.push_back(std::move(weights));
+    report.datasets.push_back(std::move(stream));
+    return scores.rowsDone;
+}
+
 /// What leaving out each unit of a kind means, in the order of the score tables.
 std::vector<std::vector<BlockCut>> unitsToAblate(const ModelShape& shape, ComponentKind kind, const std::set<int>& blocks) {
     std::vector<std::vector<BlockCut>> cuts(shape.blocks.size());
@@ -276,6 +312,7 @@ Report Importance::analyse(ModelRun& run, const Parameters& parameters, const Jo
         report.notes.insert(report.notes.end(), scores.notes.begin(), scores.notes.end());
         addGradients(writer, scores);
     }
+    if (parameters.boolean("hidden") && !job.stopped()) report.samplesDone = std::min(report.samplesDone, addHidden(report, run, options, job));
     if (parameters.text("ablation") != "off" && !job.stopped()) report.samplesDone = std::min(report.samplesDone, addAblation(report, writer, run, parameters, job));
     if (parameters.boolean("latency") && !job.stopped()) addLatencies(report, measureLatencies(run, static_cast<int>(parameters.integer("latency_context")), job));
     if (parameters.text("greedy") != "off" && !job.stopped()) {

@@ -5,19 +5,12 @@ measured by a masked run. The calibration rows and the rows for perplexity are d
     tests/bench/importance_criteria.py --cli build/bin/resect-cli --checkpoint MODEL --data TEXT [--ratio 0.25] [--rows 32] [--eval-rows 64]
 """
 import argparse
-import json
 import pathlib
-import subprocess
 import tempfile
 
+from attention_drop import cli
+
 METRICS = ("magnitude", "activation", "rms", "wanda", "ifv", "wifv", "flap", "gate", "gate_token", "gate_batch", "taylor", "taylor_vector", "taylor2", "taylor_mix", "loo")
-
-
-def cli(options, *arguments):
-    run = subprocess.run([options.cli, *map(str, arguments), "--json"], capture_output=True, text=True)
-    if run.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, arguments))}: exit code {run.returncode}\n{run.stderr}{run.stdout}")
-    return json.loads(run.stdout)
 
 
 def main():

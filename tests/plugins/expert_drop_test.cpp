@@ -3,6 +3,7 @@
 #include "core/method/method.h"
 #include "core/protocol/parameter.h"
 #include "tests/core/measure/rows.h"
+#include "tests/plugins/loaded_method.h"
 #include "tests/support/tiny_checkpoint.h"
 
 #include <gmock/gmock.h>
@@ -14,14 +15,7 @@ namespace {
 
 using testing::HasSubstr;
 
-const Method& expertDrop() {
-    static MethodRegistry* const registry = [] {
-        auto* loaded = new MethodRegistry;
-        loadPlugins(*loaded, {std::filesystem::path(RESECT_BINARY_DIR) / "lib/resect/plugins"});
-        return loaded;
-    }();
-    return registry->method("expert-drop");
-}
+const Method& expertDrop() { return test::loadedMethod("expert-drop"); }
 
 /// Scores of 3 blocks x 5 experts, so that the order is known.
 Report scored(std::vector<double> values) {

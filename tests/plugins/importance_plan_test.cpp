@@ -5,6 +5,7 @@
 #include "core/surgery/budget.h"
 #include "plugins/importance/lanes.h"
 #include "tests/core/measure/rows.h"
+#include "tests/plugins/loaded_method.h"
 #include "tests/support/tiny_checkpoint.h"
 
 #include <gmock/gmock.h>
@@ -17,14 +18,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-const Method& importance() {
-    static MethodRegistry* const registry = [] {
-        auto* loaded = new MethodRegistry;
-        loadPlugins(*loaded, {std::filesystem::path(RESECT_BINARY_DIR) / "lib/resect/plugins"});
-        return loaded;
-    }();
-    return registry->method("importance");
-}
+const Method& importance() { return test::loadedMethod("importance"); }
 
 // ---- lanes
 

@@ -1,6 +1,8 @@
 #include "core/export/drop_lists.h"
 #include "core/base/error.h"
+#include "core/export/manifest.h"
 #include "tests/core/surgery/shapes.h"
+#include "tests/support/tiny_checkpoint.h"
 
 #include <gtest/gtest.h>
 
@@ -74,6 +76,29 @@ TEST(DropLists, ReservedLayersCountAsPublished) {
     EXPECT_EQ(readReservedLayers({0, 2, 3, 4, 5, 6, 7, 8}, Joint, 5, "x"), (DropLists{{1}, {4}}));
     EXPECT_THROW(readReservedLayers({0, 7}, Attention, 5, "x"), Error);
     EXPECT_THROW(readReservedLayers(Json::object(), Joint, 5, "x"), Error);
+}
+
+TEST(DropLists, TheFolderHoldsWhatIsLeftUnderItsOwnNames) {
+    const auto tiny = test::tinyLlama({.numBlocks = 3});
+    const Checkpoint source = tiny.open();
+    const Anatomy anatomy = Anatomy::of(source);
+    const test::TempFolder folder;
+    const DropLists lists{{1, 2}, {2}};
+    exportDropLists(source, anatomy, lists, folder / "dropped", DropListWeights::Left, {});
+    EXPECT_TRUE(checkManifest(folder / "dropped", {}).empty());
+    EXPECT_EQ(readDropLists(readJsonFile(folder / "dropped/config.json"), 3, "config.json"), lists);
+    const Checkpoint written = Checkpoint::open(folder / "dropped");
+    for (const auto& [name, tensor] : tiny.tensors) {
+        const bool attention = name.find("self_attn") != std::string::npos || name.find("input_layernorm") != std::string::npos;
+        const bool gone = name.find("layers.2.") != std::string::npos || (name.find("layers.1.") != std::string::npos && attention);
+        EXPECT_EQ(written.find(name) == nullptr, gone) << name;
+        if (!gone) { EXPECT_EQ(test::valuesOf(written, name), test::valuesOf(source, name)) << name; }
+    }
+    EXPECT_THROW(exportDropLists(source, anatomy, lists, folder / "dropped", DropListWeights::None, {}), Error) << "exists already";
+    std::stop_source stop;
+    stop.request_stop();
+    EXPECT_THROW(exportDropLists(source, anatomy, lists, folder / "stopped", DropListWeights::Left, JobContext(stop.get_token(), {})), Error);
+    EXPECT_FALSE(std::filesystem::exists(folder / "stopped"));
 }
 
 }  // namespace

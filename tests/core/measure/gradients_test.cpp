@@ -284,6 +284,43 @@ TEST(Criteria, OfExpertsChannelsSeeOnlyTheTokensOfTheirExpert) {
     EXPECT_EQ(skipped.head.wanda.score[1].size(), one.head.wanda.score[1].size());
 }
 
+TEST(Criteria, OfHiddenChannelsCountAllThatReadsAndWritesThem) {
+    for (const bool tied : {false, true}) {
+        const TinyCheckpoint tiny = test::tinyLlama({.tied = tied, .dtype = DType::F64});
+        const Checkpoint checkpoint = tiny.open();
+        const Dataset data = randomRows({11, 7}, 61);
+        ModelRun run(checkpoint, data, doubles(1));
+        const HiddenScores scores = measureHidden(run, {2, Reduction::Sum, Normalisation::None}, {});
+        ASSERT_EQ(scores.magnitude.size(), 48u);
+        for (const std::int64_t c : {0, 31}) {
+            double expected = 0;
+            for (const auto& [name, tensor] : tiny.tensors) {
+                const bool vector = tensor.shape.size() == 1, writes = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+                const std::int64_t columns = vector ? 1 : tensor.shape[1];
+                for (std::size_t i = 0; i < tensor.values.size(); ++i) {
+                    const auto at = static_cast<std::int64_t>(i);
+                    if ((vector || writes ? at / columns : at % columns) == c) expected += tensor.values[i] * tensor.values[i];
+                }
+            }
+            EXPECT_NEAR(scores.magnitude[static_cast<std::size_t>(c)], expected, 1e-10);
+        }
+        struct Keep : Observer {
+            torch::Tensor last;
+            bool wants(TapPoint p, int block) const override { return p == TapPoint::BlockOutput && block == 2; }
+            void observe(TapPoint, int, const torch::Tensor& x) override { last = x[0]; }
+        };
+        std::vector<torch::Tensor> states;
+        const torch::NoGradGuard noGrad;
+        for (const auto& row : data.rows) {
+            Keep keep;
+            run.model().logits({torch::tensor(row.ids, torch::kInt64).unsqueeze(0), {}, {}}, &keep);
+            states.push_back(keep.last);
+        }
+        ASSERT_EQ(scores.activation.size(), 4u);
+        EXPECT_NEAR(scores.activation[3][31], torch::cat(states).select(1, 31).abs().mean().item<double>(), 1e-10);
+    }
+}
+
 // ---- ablation
 
 TEST(Ablation, IsTheRiseOfTheLossUnderTheCut) {

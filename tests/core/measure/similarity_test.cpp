@@ -72,8 +72,9 @@ TEST(StreamKernels, AgreeWithLibTorch) {
             EXPECT_NEAR(extents[t].squaredNorm, plainExtents[t].squaredNorm, 1e-10);
         }
         EXPECT_LT((kernels::pairCosines({h, m, o}) - kernels::plainPairCosines({h, m, o})).abs().max().item<double>(), 1e-12);
-        auto absolute = torch::zeros({53}, torch::kFloat64), squares = torch::zeros({53}, torch::kFloat64);
-        kernels::addColumnSums(h, 5, 30, absolute, squares);
+        auto sums = torch::zeros({53}, torch::kFloat64), absolute = sums.clone(), squares = sums.clone();
+        kernels::addColumnSums(h, 5, 30, sums, absolute, squares);
+        EXPECT_LT((sums - h.narrow(0, 5, 25).to(torch::kFloat64).sum(0)).abs().max().item<double>(), 1e-12);
         EXPECT_LT((absolute - h.narrow(0, 5, 25).to(torch::kFloat64).abs().sum(0)).abs().max().item<double>(), 1e-12);
         EXPECT_LT((squares - h.narrow(0, 5, 25).to(torch::kFloat64).square().sum(0)).abs().max().item<double>(), 1e-12);
     }
