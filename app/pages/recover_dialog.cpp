@@ -20,6 +20,8 @@
 #include <QToolButton>
 #include <QVBoxLayout>
 
+#include <map>
+
 namespace resect::ui {
 namespace {
 
@@ -39,6 +41,23 @@ QWidget* withChooser(QLineEdit* line, const QString& title, QWidget* parent) {
         if (!file.isEmpty()) line->setText(file);
     });
     return holder;
+}
+
+/// The selected heads, kv groups and channels as a recipe's components: [{"block": 3, "heads": [1, 5]}, ...]; empty when there is none.
+QString selectedUnits(const RefSet& refs) {
+    const std::map<PartKind, const char*> fields{{PartKind::Head, "heads"}, {PartKind::KvGroup, "groups"}, {PartKind::Channel, "channels"}};
+    std::map<std::pair<int, int>, Json> entries;   // by block and expert
+    for (const ComponentRef& ref : refs) {
+        const auto field = fields.find(ref.kind);
+        if (field == fields.end()) continue;
+        Json& entry = entries[{ref.block, ref.kind == PartKind::Channel ? ref.expert : -1}];
+        entry["block"] = ref.block;
+        if (ref.kind == PartKind::Channel && ref.expert >= 0) entry["expert"] = ref.expert;
+        entry[field->second].push_back(ref.index);
+    }
+    Json list = Json::array();
+    for (auto& [place, entry] : entries) list.push_back(std::move(entry));
+    return list.empty() ? QString() : fromStd(list.dump());
 }
 
 }  // namespace
@@ -66,6 +85,7 @@ RecoverDialog::RecoverDialog(Document& document, WorkerClient& client, Session& 
     recipeForm->addRow(QString(), m_summary);
     left->addLayout(recipeForm);
     m_form = new ParameterForm(this);
+    m_form->setSelectionSource([&document] { return selectedUnits(document.selection().refs()); });
     auto* scroll = new QScrollArea(this);
     auto* inner = new QWidget(scroll);
     auto* innerLayout = new QVBoxLayout(inner);

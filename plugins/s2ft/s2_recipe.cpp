@@ -3,12 +3,11 @@
 #include "core/anatomy/family.h"
 #include "core/base/error.h"
 #include "core/base/files.h"
-#include "core/base/log.h"
-#include "core/base/numbers.h"
 #include "core/method/method.h"
 #include "core/train/trained_parts.h"
 #include "plugins/s2ft/s2_adapter.h"
 #include "plugins/s2ft/s2_linear.h"
+#include "plugins/s2ft/s2_measure.h"
 #include "plugins/s2ft/s2_scores.h"
 
 #include <torch/types.h>
@@ -195,7 +194,7 @@ RecipeInfo describe() {
          -kNoBound, kNoBound, {"activation", "weight", "product", "gradient", "random"}, false},
         {"end", "Choose the", "Units with the smallest or the largest scores.", Choice, "", "smallest", -kNoBound, kNoBound, {"smallest", "largest"}, false},
         {"components", "Own selection", "Instead of a ranking: a list such as [{\"block\": 3, \"heads\": [1, 5]}, {\"block\": 4, \"channels\": [7]}] or a file that holds one; "
-                                        "numbers are those of the model before the plan.", Text, "", "", -kNoBound, kNoBound, {}, false},
+                                        "numbers are those of the model before the plan.", Text, "components", "", -kNoBound, kNoBound, {}, false},
         {"scope", "Compare", "Over the whole model, so that blocks get different numbers, or within each block.", Choice, "", "global", -kNoBound, kNoBound, {"global", "per_block"}, true},
         {"ranking_rows", "Rows for the ranking", "Training rows that the scores are measured on.", Integer, "rows", 128, 1, 1e9, {}, true},
         ratio("v", "KV groups", "kv groups (rows of the value projection; these keep the whole input for the backward pass)", 0),
@@ -287,4 +286,7 @@ std::shared_ptr<const Recipe> s2Recipe() { return std::make_shared<S2Recipe>(); 
 }  // namespace resect::s2
 
 extern "C" int resectPluginAbi() { return resect::kPluginAbi; }
-extern "C" void resectRegister(resect::MethodRegistry& registry) { registry.addRecipe(resect::s2::s2Recipe()); }
+extern "C" void resectRegister(resect::MethodRegistry& registry) {
+    registry.add(std::make_unique<resect::s2::S2Measure>());
+    registry.addRecipe(resect::s2::s2Recipe());
+}

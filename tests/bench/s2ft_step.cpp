@@ -1,9 +1,9 @@
 // Step time and memory of S2FT against full fine-tuning and LoRA on Llama-shaped models of 8 blocks with random weights, as ratios:
 //
-//   build/bin/bench_s2ft_step [--steps 5] [--cases 512,1024,2048] [--dtype bf16] [--vocab 512]
+//   build/bin/bench_s2ft_step [--steps 5] [--cases 512,1024,2048] [--dtype bf16] [--vocab 512] [--threads 0]
 //
 // Every recipe runs in a process of its own. They take their steps in turn, so that whatever else the machine does hits all of them alike; the
-// table gives the medians and the ratios to S2FT. Memory is the highest resident size during the steps less the size with the weights loaded.
+// table gives the medians of wall and processor time and their ratios to S2FT. Memory is the highest resident size during the steps less the size with the weights loaded.
 #include "core/method/method.h"
 #include "core/models/model.h"
 #include "core/models/runtime.h"
@@ -19,6 +19,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -76,12 +77,12 @@ ModelShape shapeOf(const Case& sizes, int vocabulary) {
     return shape;
 }
 
-/// One recipe, a step for every line on stdin: forward, backward, clipping, AdamW. Answers "seconds megabytes" after each, "parameters" first.
-int work(const Contender& contender, const Case& sizes, const std::string& dtype, int vocabulary) {
+/// One recipe, a step for every line on stdin: forward, backward, clipping, AdamW. Answers "seconds processor-seconds megabytes" after each, "parameters" first.
+int work(const Contender& contender, const Case& sizes, const std::string& dtype, int vocabulary, int threads) {
     MethodRegistry registry;
     loadPlugins(registry);
     for (const auto& known : registry.recipes()) addRecipe(known);
-    configureRuntime(0);
+    configureRuntime(threads);
     const auto options = trainOptions(recipe(contender.recipe), contender.parameters);
     const auto model = LanguageModel::random(shapeOf(sizes, vocabulary), {torch::kCPU, parseDtype(dtype), false}, 0.02, 1);
     torch::manual_seed(0);
@@ -105,6 +106,7 @@ int work(const Contender& contender, const Case& sizes, const std::string& dtype
     std::int64_t step = 0;
     for (std::string line; std::getline(std::cin, line);) {
         const auto start = std::chrono::steady_clock::now();
+        const auto processor = std::clock();
         accumulateGradients(*model, nullptr, batch, {}, 1);
         for (auto& slot : slots) slot.gradient = slot.parameter.grad();
         const double norm = gradientNorm(slots);
@@ -112,7 +114,7 @@ int work(const Contender& contender, const Case& sizes, const std::string& dtype
         for (auto& slot : slots) slot.gradient = slot.parameter.mutable_grad() = torch::Tensor();
         parts->parametersChanged();
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        std::cout << seconds << " " << statusMegabytes("VmHWM:") - weights << std::endl;
+        std::cout << seconds << " " << double(std::clock() - processor) / CLOCKS_PER_SEC << " " << statusMegabytes("VmHWM:") - weights << std::endl;
     }
     return 0;
 }
@@ -149,37 +151,40 @@ public:
     void step(bool counts) {
         std::fputs("step\n", m_in);
         std::fflush(m_in);
-        double taken = 0;
-        if (std::fscanf(m_out, "%lf %lf", &taken, &megabytes) != 2) throw std::runtime_error("a step failed");
-        if (counts) seconds.push_back(taken);
+        double taken = 0, worked = 0;
+        if (std::fscanf(m_out, "%lf %lf %lf", &taken, &worked, &megabytes) != 3) throw std::runtime_error("a step failed");
+        if (counts) seconds.push_back(taken), processor.push_back(worked);
     }
-    double median() const {
-        auto sorted = seconds;
-        std::ranges::sort(sorted);
-        return sorted[sorted.size() / 2];
+    static double median(std::vector<double> values) {
+        std::ranges::sort(values);
+        return values[values.size() / 2];
     }
     long trained = 0;
     double megabytes = 0;
-    std::vector<double> seconds;
+    std::vector<double> seconds, processor;
 
 private:
     pid_t m_pid = 0;
     FILE *m_in = nullptr, *m_out = nullptr;
 };
 
-void compare(const std::string& width, int steps, const std::string& dtype, const std::string& vocabulary, const char* program) {
+void compare(const std::string& width, int steps, const std::string& dtype, const std::string& vocabulary, const std::string& threads, const char* program) {
     std::vector<std::unique_ptr<Worker>> workers;
     for (std::size_t i = 0; i < contenders().size(); ++i)
-        workers.push_back(std::make_unique<Worker>(contenders()[i].name, std::vector<std::string>{program, "--work", std::to_string(i), width, dtype, vocabulary}));
+        workers.push_back(std::make_unique<Worker>(contenders()[i].name, std::vector<std::string>{program, "--work", std::to_string(i), width, dtype, vocabulary, threads}));
     for (int step = -1; step < steps; ++step)
         for (auto& worker : workers) worker->step(step >= 0);
     const Case& sizes = kCases.at(width);
     std::printf("\nwidth %s, FFN %d, %d blocks, batch %d x %d, vocabulary %s, %s: median of %d steps\n", width.c_str(), sizes.ffn, kBlocks, sizes.batch, kTokens, vocabulary.c_str(),
                 dtype.c_str(), steps);
-    std::printf("%-12s %12s %10s %10s %14s %12s\n", "recipe", "trained", "ms/step", "/ s2ft", "MB + weights", "/ s2ft");
-    for (std::size_t i = 0; i < workers.size(); ++i)
-        std::printf("%-12s %12ld %10.0f %10.2f %14.0f %12.2f\n", contenders()[i].name, workers[i]->trained, 1e3 * workers[i]->median(), workers[i]->median() / workers[0]->median(),
-                    workers[i]->megabytes, workers[i]->megabytes / workers[0]->megabytes);
+    std::printf("%-12s %10s %9s %8s %10s %8s %14s %8s\n", "recipe", "trained", "ms/step", "/ s2ft", "cpu ms", "/ s2ft", "MB + weights", "/ s2ft");
+    const Worker& ours = *workers[0];
+    for (std::size_t i = 0; i < workers.size(); ++i) {
+        const Worker& worker = *workers[i];
+        const double wall = Worker::median(worker.seconds), busy = Worker::median(worker.processor);
+        std::printf("%-12s %10ld %9.0f %8.2f %10.0f %8.2f %14.0f %8.2f\n", contenders()[i].name, worker.trained, 1e3 * wall, wall / Worker::median(ours.seconds), 1e3 * busy,
+                    busy / Worker::median(ours.processor), worker.megabytes, worker.megabytes / ours.megabytes);
+    }
     std::fflush(stdout);
 }
 
@@ -187,13 +192,13 @@ void compare(const std::string& width, int steps, const std::string& dtype, cons
 
 int main(int argc, char** argv) {
     restartWithWaitPolicy(argv);
-    if (argc == 6 && std::string(argv[1]) == "--work") return work(contenders()[std::stoul(argv[2])], kCases.at(argv[3]), argv[4], std::stoi(argv[5]));
-    std::map<std::string, std::string> options{{"--steps", "5"}, {"--cases", "512,1024,2048"}, {"--dtype", "bf16"}, {"--vocab", "512"}};
+    if (argc == 7 && std::string(argv[1]) == "--work") return work(contenders()[std::stoul(argv[2])], kCases.at(argv[3]), argv[4], std::stoi(argv[5]), std::stoi(argv[6]));
+    std::map<std::string, std::string> options{{"--steps", "5"}, {"--cases", "512,1024,2048"}, {"--dtype", "bf16"}, {"--vocab", "512"}, {"--threads", "0"}};
     for (int i = 1; i + 1 < argc; i += 2) options.at(argv[i]) = argv[i + 1];
     std::string width;
     for (const char c : options["--cases"] + ",") {
         if (c != ',') width += c;
-        else if (!width.empty()) compare(std::exchange(width, {}), std::stoi(options["--steps"]), options["--dtype"], options["--vocab"], argv[0]);
+        else if (!width.empty()) compare(std::exchange(width, {}), std::stoi(options["--steps"]), options["--dtype"], options["--vocab"], options["--threads"], argv[0]);
     }
     return 0;
 }

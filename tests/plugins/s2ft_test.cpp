@@ -12,6 +12,7 @@
 #include "core/train/trained_parts.h"
 #include "plugins/s2ft/s2_adapter.h"
 #include "plugins/s2ft/s2_linear.h"
+#include "plugins/s2ft/s2_measure.h"
 #include "plugins/s2ft/s2_recipe.h"
 #include "plugins/s2ft/s2_scores.h"
 #include "plugins/s2ft/s2_selection.h"
@@ -270,6 +271,23 @@ TEST(S2Scores, WeightsProductsAndGradientsAreNormsOfTheTrainedSlices) {
                 EXPECT_NEAR(product.at(part)[p][u], w * active.at(part)[p][u], 1e-5);
                 EXPECT_NEAR(gradient.at(part)[p][u], sliceOf(dense.at(list[p].tensor), list[p].side(), index).norm().item<double>(), 1e-5) << list[p].tensor << " " << unit;
             }
+}
+
+TEST(S2Scores, AreReportedForTheViews) {
+    const auto tiny = tinyLlama();
+    const auto checkpoint = tiny.open();
+    const auto data = randomRows({11, 7, 11}, 61);
+    ModelRun run(checkpoint, data, {});
+    const S2Measure measure;
+    const auto report = measure.analyse(run, Parameters(measure.info().measureParameters, nullptr), {});
+    EXPECT_EQ(report.datasets.size(), 12u);
+    EXPECT_FALSE(report.partial());
+    for (const auto& dataset : report.datasets) EXPECT_NO_THROW(checkDataset(dataset, dataset.name));
+    const auto expected = measureActivations(run, {});
+    EXPECT_NEAR(report.dataset("channel/s2_activation").at({1, 7}), expected.channelMean[1][7], 1e-6);
+    EXPECT_GT(report.dataset("head/s2_gradient").at({2, 5}), 0);
+    StopAfter soon(2);
+    EXPECT_TRUE(measure.analyse(run, Parameters(measure.info().measureParameters, nullptr), soon.job()).partial());
 }
 
 TEST(S2Scores, ExpertsThatNoTokenReachedAreNotChosen) {

@@ -124,6 +124,7 @@ ParameterForm::Field ParameterForm::makeField(const protocol::ParameterMessage& 
                 [box](const Json& value) { if (value.is_string()) if (const int i = box->findText(fromStd(value.get<std::string>())); i >= 0) box->setCurrentIndex(i); },
                 [] { return QString(); }};
     }
+    if (parameter.type == "text" && parameter.unit == "components" && m_selection) return makeComponents(parameter);
     return makeText(parameter, parameter.type == "integer_list");
 }
 
@@ -224,6 +225,27 @@ ParameterForm::Field ParameterForm::makeFile(const protocol::ParameterMessage& p
     const auto problem = [line] { return line->text().isEmpty() || QFileInfo::exists(line->text()) ? QString() : tr("there is no file %1").arg(line->text()); };
     return {parameter, holder, [line] { return Json(line->text().toStdString()); },
             [line](const Json& value) { if (value.is_string()) line->setText(fromStd(value.get<std::string>())); }, problem};
+}
+
+ParameterForm::Field ParameterForm::makeComponents(const protocol::ParameterMessage& parameter) {
+    Field field = makeText(parameter, false);
+    auto* line = static_cast<QLineEdit*>(field.editor);
+    auto* holder = new QWidget(this);
+    auto* row = new QHBoxLayout(holder);
+    row->setContentsMargins(0, 0, 0, 0);
+    auto* take = new QToolButton(holder);
+    take->setText(tr("Take the selection"));
+    take->setObjectName(QStringLiteral("takeSelection"));
+    row->addWidget(line);
+    row->addWidget(take);
+    holder->setFocusProxy(line);
+    connect(take, &QToolButton::clicked, this, [this, line] {
+        const QString text = m_selection();
+        line->setText(text);
+        line->setPlaceholderText(text.isEmpty() ? tr("no heads, key groups or channels are selected") : QString());
+    });
+    field.editor = holder;
+    return field;
 }
 
 Json ParameterForm::allValues() const {

@@ -30,6 +30,9 @@ public:
     QWidget* field(const std::string& name) const;
     /// Tells text-like fields where a File parameter starts looking.
     void setStartFolder(const QString& folder) { m_startFolder = folder; }
+    /// A text whose unit is "components" names parts of the model and gets a button that writes what is selected there: the answer of `text`
+    /// (empty = nothing that can be named), asked when it is pressed. To be set before setParameters.
+    void setSelectionSource(std::function<QString()> text) { m_selection = std::move(text); }
 
 Q_SIGNALS:
     void changed();
@@ -47,9 +50,11 @@ private:
     Field makeReal(const protocol::ParameterMessage& parameter);
     Field makeText(const protocol::ParameterMessage& parameter, bool list);
     Field makeFile(const protocol::ParameterMessage& parameter);
+    Field makeComponents(const protocol::ParameterMessage& parameter);
 
     std::vector<Field> m_fields;
     QString m_startFolder;
+    std::function<QString()> m_selection;
     QToolButton* m_advancedButton = nullptr;
     QWidget* m_advanced = nullptr;
 };

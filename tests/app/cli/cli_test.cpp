@@ -53,6 +53,41 @@ TEST_F(Cli, InspectsAsTextAndAsOneJsonDocument) {
     EXPECT_EQ(model["bytes"].get<std::int64_t>(), bytes);
 }
 
+TEST_F(Cli, TrainsChosenUnitsAndHandsTheAdapterOn) {
+    const auto trained = runCli({"recover", "s2ft", m_path, "--data", m_data, "--out", file("run"), "--set", "steps=4", "--set", "row_length=24", "--set", "layout=padded", "--set", "lr=0.02",
+                                 "--set", R"(components=[{"block": 1, "heads": [0, 4]}, {"block": 2, "channels": [7]}])"});
+    ASSERT_EQ(trained.exitCode, 0) << trained.err;
+    EXPECT_NE(trained.err.find("trained weights; optimiser"), std::string::npos) << "the price stands before the first step: " << trained.err;
+    const auto run = file("run");
+    for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{{"adapter", "merge", run, "--base", m_path, "--to", file("merged")},
+                                                                                          {"adapter", "peft", run, "--to", file("lora")},
+                                                                                          {"adapter", "merge", file("lora"), "--base", m_path, "--to", file("from-lora")},
+                                                                                          {"adapter", "fuse", run + "=0.25", run + "=0.75", "--to", file("fused")},
+                                                                                          {"adapter", "merge", file("fused"), "--base", m_path, "--to", file("from-fused")},
+                                                                                          {"adapter", "merge", run + "=0.5", run + "=0.5", "--base", m_path, "--to", file("from-halves")},
+                                                                                          {"export", run, "--to", file("exported")}}) {
+        const auto result = runCli(arguments);
+        ASSERT_EQ(result.exitCode, 0) << arguments[1] << " " << arguments[2] << ": " << result.err;
+    }
+    const auto values = [&](const std::string& folder) { return valuesOf(Checkpoint::open(file(folder)), "model.layers.1.self_attn.o_proj.weight"); };
+    const auto before = valuesOf(Checkpoint::open(m_path), "model.layers.1.self_attn.o_proj.weight"), merged = values("merged");
+    EXPECT_NE(merged, before);
+    EXPECT_EQ(values("exported"), merged);
+    for (const char* other : {"from-lora", "from-fused", "from-halves"}) {
+        const auto same = values(other);
+        for (std::size_t i = 0; i < merged.size(); ++i) ASSERT_NEAR(same[i], merged[i], 1e-6) << other;
+    }
+    EXPECT_FALSE(fs::exists(file("merged.adapter"))) << "nothing is left over";
+    const auto mixed = runCli({"adapter", "fuse", run, file("lora"), "--to", file("mixed")});
+    EXPECT_EQ(mixed.exitCode, 3) << mixed.err;
+    EXPECT_NE(mixed.err.find("another kind"), std::string::npos) << mixed.err;
+    EXPECT_EQ(runCli({"adapter", "peft", m_path, "--to", file("none")}).exitCode, 3);
+    EXPECT_FALSE(fs::exists(file("none")));
+    const auto refused = runCli({"recover", "s2ft", m_path, "--data", m_data, "--out", file("other"), "--set", "components=[{\"block\": 9, \"heads\": [0]}]", "--set", "row_length=24"});
+    EXPECT_EQ(refused.exitCode, 3);
+    EXPECT_NE(refused.err.find("entry 0"), std::string::npos) << refused.err;
+}
+
 TEST_F(Cli, UsageErrorsExitWithTwo) {
     EXPECT_EQ(runCli({}).exitCode, 2);
     EXPECT_EQ(runCli({"inspect"}).exitCode, 2);
@@ -180,7 +215,7 @@ TEST_F(Cli, EmptyDataIsRefused) {
 }
 
 TEST_F(Cli, EveryCommandHasHelpWithAnExample) {
-    for (const std::string command : {"inspect", "measure", "plan", "verdict", "preview", "recover", "run", "resume", "eval", "export", "verify", "logits", "tokenize", "generate"}) {
+    for (const std::string command : {"inspect", "measure", "plan", "verdict", "preview", "recover", "run", "resume", "eval", "export", "adapter", "verify", "logits", "tokenize", "generate"}) {
         const auto help = runCli({command, "--help"});
         EXPECT_EQ(help.exitCode, 0) << command;
         EXPECT_NE(help.out.find("Example"), std::string::npos) << command;

@@ -89,6 +89,7 @@ Json answer(const std::string& call, const Json& args) {
         recipe.id = "lora", recipe.title = "Adapters", recipe.summary = "Trains small matrices.", recipe.trains = true;
         recipe.trainParameters.push_back({"lora_rank", "Rank", "Size of the matrices.", "integer", "", 8, 1, 256, {}, false});
         recipe.trainParameters.push_back({"learning_rate", "Learning rate", "", "real", "", 1e-4, 0.0, 1.0, {}, false});
+        recipe.trainParameters.push_back({"components", "Own selection", "Parts to train.", "text", "components", "", nullptr, nullptr, {}, false});
         return {{"methods", {method}}, {"plugins", {{{"file", "bad.so"}, {"methods", Json::array()}, {"error", "no such symbol"}}}}, {"recipes", {recipe}}};
     }
     if (call == "measures") return {{"measures", Json::array()}};

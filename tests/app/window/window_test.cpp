@@ -258,6 +258,19 @@ TEST_F(Window, RecoverDialogStartsADetachedRunThatShowsInTheDock) {
     ASSERT_TRUE(QTest::qWaitFor([&] { return window->runs().run(0)->life() == RunFollower::Life::Ended; }, 10000));
 }
 
+TEST_F(Window, RecoverDialogTakesTheSelectionAsARecipesComponents) {
+    ASSERT_TRUE(open());
+    RecoverDialog dialog(document(), window->client(), window->session());
+    auto* take = dialog.form().findChild<QToolButton*>("takeSelection");
+    ASSERT_NE(take, nullptr);
+    take->click();
+    EXPECT_EQ(dialog.form().values(), Json::object()) << "nothing is selected";
+    document().selection().select({headRef(3, 1), headRef(3, 5), channelRef(4, 7), kvGroupRef(3, 0), blockRef(0)});
+    take->click();
+    EXPECT_EQ(Json::parse(dialog.form().values().at("components").get<std::string>()),
+              Json::parse(R"([{"block": 3, "heads": [1, 5], "groups": [0]}, {"block": 4, "channels": [7]}])"));
+}
+
 TEST_F(Window, ExportRefusesAFullFolderAndReportsVerification) {
     ASSERT_TRUE(open());
     ExportDialog dialog(document(), window->client(), window->session(), window->runs());
