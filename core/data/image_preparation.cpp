@@ -336,7 +336,7 @@ std::string ImagePreparation::words() const {
     if (size == Size::Longest) text += "longer side resized to " + toText(edge) + how;
     if (size == Size::Within) text += "resized into " + toText(sizeHeight) + " x " + toText(sizeWidth) + how;
     if (crop && (size != Size::Exact || cropHeight != sizeHeight || cropWidth != sizeWidth)) text += ", centre " + toText(cropHeight) + " x " + toText(cropWidth);
-    if (rescale) text += ", times " + toText(factor, 4);
+    if (rescale) text += std::abs(factor * 255 - 1) < 1e-6 ? ", scaled by 1/255" : ", times " + toText(factor, 4);
     const auto list = [](const std::vector<double>& values) {
         std::string all;
         const bool same = std::ranges::count(values, values.front()) == std::ssize(values);

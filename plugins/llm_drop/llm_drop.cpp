@@ -29,7 +29,7 @@ MethodInfo describe() {
         {"windows", "Block windows", "Compare every run of consecutive blocks too.", ParameterType::Boolean, "", true, -kNoBound, kNoBound, {}, false},
         {"window_tokens", "Tokens per row for windows", "Evenly spaced tokens of each row that the window matrix is computed from; 0 takes all while memory allows.",
          ParameterType::Integer, "tokens", 0, 0, 1e6, {}, true},
-        choice("angular_tokens", "Tokens for the angular distance", "The last token of each row, as published, or all of them.", {"last", "all"}, "last", true),
+        choice("angular_tokens", "Tokens for the angular distance", "The last token of each row, as published (of a picture the class token), or all of them.", {"last", "all"}, "last", true),
         {"delta_loss", "Loss without each block", "Also run the model once without each block and report how much the loss rises (one pass per block).",
          ParameterType::Boolean, "", false, -kNoBound, kNoBound, {}, true},
     };
@@ -174,7 +174,7 @@ void addDeltaLoss(Report& report, ModelRun& run, const JobContext& job) {
         scores.score[static_cast<std::size_t>(block)] = lossUnder(run, cut, job) - whole;
         job.progress({block + 1.0, static_cast<double>(numBlocks), "blocks", "loss without each block"});
     }
-    report.datasets.push_back(bars("delta_loss/block", "Loss without the block", "nats", "How much the mean loss per token rises when this block is left out.", "block", scores,
+    report.datasets.push_back(bars("delta_loss/block", "Loss without the block", "nats", "How much the mean loss per token (or picture) rises when this block is left out.", "block", scores,
                                    static_cast<std::int64_t>(run.data().rows.size())));
 }
 
