@@ -4,6 +4,7 @@
 #include "core/base/files.h"
 #include "core/base/numbers.h"
 #include "core/export/verify_script.h"
+#include "core/measure/image_batch.h"
 #include "core/worker/describe.h"
 #include "core/worker/gguf_job.h"
 
@@ -21,26 +22,37 @@ namespace {
 
 constexpr int kCompareRows = 4, kCompareTokens = 64;
 
-std::vector<std::vector<std::int64_t>> comparisonRows(const OpenedCheckpoint& source, const ExportRequest& request) {
+/// What both models run: rows of the given text or images, else random tokens or one picture of noise.
+std::vector<TokenBatch> comparisonBatches(const OpenedCheckpoint& source, const ExportRequest& request, const JobContext& job) {
     const ModelShape& shape = source.shape();
     const int length = static_cast<int>(shape.maxPositions > 0 ? std::min<std::int64_t>(kCompareTokens, shape.maxPositions) : kCompareTokens);
-    std::vector<std::vector<std::int64_t>> rows;
-    if (shape.image) return {{}};  // one picture of noise
+    std::vector<TokenBatch> batches;
+    const auto add = [&](const std::vector<std::int64_t>& ids) { batches.emplace_back().ids_BT = torch::tensor(ids, torch::kInt64).unsqueeze(0); };
     if (request.data) {
-        protocol::DataMessage data = *request.data;
-        data.rowLength = length;
-        data.maxRows = kCompareRows;
-        data.layout = "chunks";
-        for (TokenRow& row : source.data(data).rows) rows.push_back(std::move(row.ids));
-        return rows;
+        protocol::DataMessage wanted = *request.data;
+        wanted.rowLength = length;
+        wanted.maxRows = kCompareRows;
+        wanted.layout = "chunks";
+        const Dataset data = source.data(wanted, job);
+        for (const TokenRow& row : data.rows) {
+            const TokenRow* const one = &row;
+            if (row.image.set) batches.emplace_back().pixels_BCHW = imagePixels(std::span(&one, 1));
+            else add(row.ids);
+        }
+        return batches;
+    }
+    if (const auto& image = shape.image) {
+        auto generator = torch::make_generator<torch::CPUGeneratorImpl>(20);
+        batches.emplace_back().pixels_BCHW = torch::randn({1, image->channels, image->height, image->width}, generator);
+        return batches;
     }
     std::mt19937_64 random(20);
     for (int r = 0; r < kCompareRows; ++r) {
         std::vector<std::int64_t> row;
         for (int t = 0; t < length; ++t) row.push_back(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(shape.vocabSize)));
-        rows.push_back(std::move(row));
+        add(row);
     }
-    return rows;
+    return batches;
 }
 
 std::vector<torch::Tensor> streamedLogits(const Checkpoint& checkpoint, const Cut& cut, const std::vector<TokenBatch>& batches, const JobContext& job) {
@@ -54,11 +66,11 @@ std::vector<torch::Tensor> streamedLogits(const Checkpoint& checkpoint, const Cu
 }
 
 /// The likeliest tokens after each of the first ones, as another program can check them.
-Json sampleOf(const std::vector<std::int64_t>& ids, const torch::Tensor& logits_BTV) {
+Json sampleOf(const torch::Tensor& ids_T, const torch::Tensor& logits_BTV) {
     constexpr std::int64_t kTokens = 32, kLikeliest = 8;
     const auto tokens = std::min<std::int64_t>(kTokens, logits_BTV.size(1));
     const auto [values, top] = torch::log_softmax(logits_BTV[0].narrow(0, 0, tokens).to(torch::kFloat64), -1).topk(std::min(kLikeliest, logits_BTV.size(2)), -1);
-    Json sample{{"input_ids", std::vector<std::int64_t>(ids.begin(), ids.begin() + tokens)}, {"top_ids", Json::array()}, {"top_log_probabilities", Json::array()}};
+    Json sample{{"input_ids", std::vector<std::int64_t>(ids_T.data_ptr<std::int64_t>(), ids_T.data_ptr<std::int64_t>() + tokens)}, {"top_ids", Json::array()}, {"top_log_probabilities", Json::array()}};
     for (std::int64_t t = 0; t < tokens; ++t) {
         Json row = Json::array(), logs = Json::array();
         for (std::int64_t k = 0; k < top.size(1); ++k) row.push_back(top[t][k].item<std::int64_t>()), logs.push_back(values[t][k].item<double>());
@@ -96,19 +108,8 @@ void requireEqual(const LogitComparison& comparison, bool narrowed) {
 
 }  // namespace
 
-LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const Checkpoint& written, const std::vector<std::vector<std::int64_t>>& rows, const JobContext& job) {
+LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const Checkpoint& written, const std::vector<TokenBatch>& batches, const JobContext& job) {
     const torch::InferenceMode guard;
-    std::vector<TokenBatch> batches;
-    for (const auto& row : rows) {
-        TokenBatch batch;
-        if (const auto& image = Anatomy::of(candidate).shape().image) {
-            auto generator = torch::make_generator<torch::CPUGeneratorImpl>(20);
-            batch.pixels_BCHW = torch::randn({1, image->channels, image->height, image->width}, generator);
-        } else {
-            batch.ids_BT = torch::tensor(row, torch::kInt64).unsqueeze(0);
-        }
-        batches.push_back(std::move(batch));
-    }
     const auto expected = streamedLogits(candidate, cut, batches, job);
     const auto found = streamedLogits(written, {}, batches, job);
     LogitComparison result;
@@ -120,7 +121,7 @@ LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const
         klSum += (p.exp() * (p - q)).sum().item<double>();
         result.tokens += expected[i].size(0) * expected[i].size(1);
     }
-    if (!rows.empty() && batches.front().ids_BT.defined()) result.sample = sampleOf(rows.front(), found.front());
+    if (!batches.empty() && batches.front().ids_BT.defined()) result.sample = sampleOf(batches.front().ids_BT[0], found.front());
     result.kl = result.tokens > 0 ? klSum / static_cast<double>(result.tokens) : 0;
     return result;
 }
@@ -147,10 +148,10 @@ protocol::ExportMessage exportChecked(const OpenedCheckpoint& source, const Expo
     options.provenance["source"] = {{"path", source.name()}, {"fingerprint", source.checkpoint().fingerprint()}};
     if (request.plan) options.provenance["plan"] = request.plan->toJson();
 
-    const auto rows = comparisonRows(source, request);
+    const auto batches = comparisonBatches(source, request, job);
     protocol::ExportMessage message;
     const ExportResult result = exportHuggingFace(source.checkpoint(), source.anatomy(), cut, request.to, options, job, [&](const fs::path& staged) {
-        const LogitComparison comparison = compareLogits(source.checkpoint(), cut, Checkpoint::open(staged), rows, job);
+        const LogitComparison comparison = compareLogits(source.checkpoint(), cut, Checkpoint::open(staged), batches, job);
         requireEqual(comparison, narrows(source.checkpoint(), options.dtype));
         if (!comparison.sample.is_null()) {
             writeFileAtomically(staged / kVerifyScript, verifyScript());
