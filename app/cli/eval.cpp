@@ -1,8 +1,10 @@
 #include "app/cli/commands.h"
 #include "app/cli/common.h"
+#include "app/cli/data_options.h"
 #include "core/base/error.h"
 #include "core/base/numbers.h"
-#include "core/measure/perplexity.h"
+#include "core/data/class_labels.h"
+#include "core/measure/classification.h"
 #include "core/measure/task_eval.h"
 #include "core/worker/describe.h"
 #include "core/worker/opened.h"
@@ -60,6 +62,44 @@ Json accuracyJson(const Accuracy& accuracy) {
     return {{"share", accuracy.share}, {"standardError", accuracy.error}, {"right", accuracy.right}, {"total", accuracy.total}};
 }
 
+Json proportionJson(const Proportion& share) { return {{"share", share.share}, {"low", share.low}, {"high", share.high}, {"right", share.right}, {"total", share.total}}; }
+
+Json classificationOf(EvalOptions& options, OpenedCheckpoint& opened, const JobContext& job) {
+    if (options.secondHalf) throw Error(ErrorCode::Usage, "--second-half", "is for rows of text; this model runs images");
+    requireClassifier(opened.shape());
+    const Compute compute{options.device, options.dtype};
+    const Dataset data = opened.data(options.data, job);
+    RunOptions run;
+    run.load = opened.loadOptions(compute);
+    run.streamBlocks = options.stream;
+    ModelRun modelRun(opened.checkpoint(), data, run, options.stream ? nullptr : opened.model(compute, job));
+    const auto start = std::chrono::steady_clock::now();
+    const Classification result = measureClassification(modelRun, job);
+    const double seconds = secondsSince(start);
+    const ClassLabels names(opened.path(), opened.shape());
+    Json json{{"data", data.description},
+              {"imagesRejected", data.rejectedRows},
+              {"accuracy", proportionJson(result.top1)},
+              {"top5", proportionJson(result.top5)},
+              {"loss", result.loss.loss},
+              {"standardError", result.loss.error},
+              {"imagesDone", result.loss.rowsDone},
+              {"imagesTotal", result.loss.rowsTotal},
+              {"imagesPerSecond", seconds > 0 ? static_cast<double>(result.loss.rowsDone) / seconds : 0},
+              {"problems", describe(data.problems)}};
+    if (!result.confusion.empty()) {
+        Json labels = Json::array(), confusion = Json::array();
+        for (int label = 0; label < result.labels; ++label) {
+            labels.push_back(names.name(label));
+            const auto first = result.confusion.begin() + static_cast<std::ptrdiff_t>(label) * result.labels;
+            confusion.push_back(std::vector<std::int64_t>(first, first + result.labels));
+        }
+        json["labels"] = labels;
+        json["confusion"] = confusion;  // [true][predicted]
+    }
+    return json;
+}
+
 TaskOptions taskOptions(const EvalOptions& options) {
     TaskOptions wanted;
     wanted.maxTasks = options.maxTasks;
@@ -101,8 +141,19 @@ void printAccuracy(const Json& json, const char* field, const char* title) {
               << accuracy["right"] << " of " << accuracy["total"] << ")\n";
 }
 
+void printShare(const Json& share, const char* title) {
+    const auto number = [&](const char* field) { return toText(share[field].get<double>(), 4); };
+    std::cout << title << " " << number("share") << " (95 %: " << number("low") << " to " << number("high") << "; " << share["right"] << " of " << share["total"] << ")\n";
+}
+
 void printText(const Json& json) {
-    if (json.contains("perplexity")) {
+    if (json.contains("top5")) {
+        std::cout << json["data"].get<std::string>() << "\n";
+        printShare(json["accuracy"], "accuracy");
+        printShare(json["top5"], "among the five likeliest");
+        std::cout << "loss " << toText(json["loss"].get<double>(), 6) << " +- " << toText(json["standardError"].get<double>(), 3) << " nats per image; " << json["imagesDone"] << " of "
+                  << json["imagesTotal"] << " images, " << formatCount(json["imagesPerSecond"].get<double>()) << " images/s\n";
+    } else if (json.contains("perplexity")) {
         std::cout << json["data"].get<std::string>() << "\n";
         std::cout << "perplexity " << toText(json["perplexity"].get<double>(), 6) << " (95 %: " << toText(json["perplexityLow"].get<double>(), 6) << " to "
                   << toText(json["perplexityHigh"].get<double>(), 6) << "), loss " << toText(json["loss"].get<double>(), 6) << " +- "
@@ -130,7 +181,7 @@ void runEval(EvalOptions& options) {
         const CommandJob job(options);
         const ExportSource source = resolveExportSource(options.checkpoint, job.context());
         OpenedCheckpoint opened(source.checkpoint);
-        json = options.task.empty() ? perplexityOf(options, opened, job.context()) : tasksOf(options, opened, job.context());
+        json = options.task.empty() ? (opened.shape().image ? classificationOf : perplexityOf)(options, opened, job.context()) : tasksOf(options, opened, job.context());
         stopped = job.context().stopped();
     }
     if (options.json) {
@@ -147,13 +198,14 @@ void addEval(CLI::App& app) {
     auto options = std::make_shared<EvalOptions>();
     options->data.maxRows = 0;
     options->data.layout = "auto";
-    CLI::App* command = app.add_subcommand("eval", "Perplexity on a text, or accuracy on a task file");
+    CLI::App* command = app.add_subcommand("eval", "Perplexity on a text, or accuracy on labelled images or a task file");
     command->add_option("CKPT", options->checkpoint, "Checkpoint, or a run folder (its best checkpoint)")->required();
-    command->add_option("--data", options->data.file, "Text (.txt) or rows (.jsonl, .json)");
+    command->add_option("--data", options->data.file, kDataHelp);
     command->add_option("--task", options->task, "JSON lines of multiple-choice or exact-answer tasks, or HellaSwag as six lines a task (.txt)");
     command->add_option("--row-length", options->data.rowLength, "Tokens per row")->capture_default_str()->check(CLI::PositiveNumber);
-    command->add_option("--max-rows", options->data.maxRows, "Rows to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
+    command->add_option("--max-rows", options->data.maxRows, "Rows or images to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
     command->add_option("--layout", options->data.layout, "chunks of running text, packed or padded examples; auto: packed for rows with prompt and answer, else chunks")->check(CLI::IsMember({"auto", "chunks", "packed", "padded"}))->capture_default_str();
+    addImageAspect(*command, options->data.imageAspect);
     command->add_option("--max-tasks", options->maxTasks, "Tasks to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
     command->add_option("--shots", options->shots, "Tasks: solved examples in front of each")->capture_default_str()->check(CLI::NonNegativeNumber);
     command->add_option("--shots-file", options->shotsFile, "Where they come from (default: the first others of the task file)");
@@ -164,7 +216,7 @@ void addEval(CLI::App& app) {
     command->add_flag("--bos", options->bos, "Tasks: put BOS in front of the context");
     command->add_flag("--stream", options->stream, "Block by block from the files, for models larger than memory");
     addCommon(*command, *options, Shared::Compute);
-    command->footer("Examples:\n  resect-cli eval MODEL --data text.txt\n  resect-cli eval MODEL --task questions.jsonl --json\n"
+    command->footer("Examples:\n  resect-cli eval MODEL --data text.txt\n  resect-cli eval VIT --data t10k-images-idx3-ubyte.gz\n  resect-cli eval MODEL --task questions.jsonl --json\n"
                     "  resect-cli eval MODEL --task gsm8k-test.jsonl --shots 5 --shots-file gsm8k-train.jsonl --results gsm8k.jsonl");
     command->callback([options] { runEval(*options); });
 }

@@ -70,7 +70,7 @@ void addExport(CLI::App& app) {
                                                       "heterogeneous: sizes per block, as DeciLM (folder: for vLLM; .gguf: architectures deci, openelm)")
         ->check(CLI::IsMember({"uniform", "padded", "zeroed", "exact", "heterogeneous"}))->capture_default_str();
     command->add_option("--shard-gb", options->shardGigabytes, "Largest shard in GB")->capture_default_str()->check(CLI::PositiveNumber);
-    command->add_option("--data", options->data, "Text for the comparison (default: random tokens)");
+    command->add_option("--data", options->data, "Text or images for the comparison (default: random tokens, or noise)");
     addCommon(*command, *options, Shared::Compute);
     command->get_option("--dtype")->description("f32, bf16 or f16, in a GGUF also q8_0 or q4_0 (default: as stored)");
     command->footer("Examples:\n  resect-cli export MODEL --plan plan.json --to smaller --way uniform\n  resect-cli export RUN --to recovered --dtype bf16\n"

@@ -75,10 +75,16 @@ void runMeasure(MeasureOptions& options) {
 }  // namespace
 
 void addData(CLI::App& command, protocol::DataMessage& data) {
-    command.add_option("--data", data.file, "Text (.txt) or rows (.jsonl, .json)")->required();
+    data.maxRows = -1;
+    command.add_option("--data", data.file, kDataHelp)->required();
     command.add_option("--row-length", data.rowLength, "Tokens per row")->capture_default_str()->check(CLI::PositiveNumber);
-    command.add_option("--max-rows", data.maxRows, "Rows to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
+    command.add_option("--max-rows", data.maxRows, "Rows or images to use, 0 = all")->default_str("64; of images 1024")->check(CLI::NonNegativeNumber);
     command.add_option("--layout", data.layout, "chunks of running text, packed or padded examples; auto: packed for rows with prompt and answer, else chunks")->check(CLI::IsMember({"auto", "chunks", "packed", "padded"}))->capture_default_str();
+    addImageAspect(command, data.imageAspect);
+}
+
+void addImageAspect(CLI::App& command, std::string& imageAspect) {
+    command.add_option("--image-aspect", imageAspect, "pad: pad pictures to squares with the mean colour before they are resized")->check(CLI::IsMember({"pad"}));
 }
 
 void addMeasure(CLI::App& app) {
@@ -92,6 +98,7 @@ void addMeasure(CLI::App& app) {
     addSettings(*command, *options);
     addCommon(*command, *options, Shared::Compute);
     command->footer("Examples:\n  resect-cli measure llm-drop MODEL --data text.txt --out scores.h5\n  resect-cli measure importance MODEL --data text.txt --max-rows 32 --json\n"
+                    "  resect-cli measure llm-drop VIT --data images/ --out scores.h5\n"
                     "Ctrl+C keeps what is finished, marked partial (exit code 5).");
     command->callback([options] { runMeasure(*options); });
 }

@@ -5,6 +5,7 @@
 #include "core/base/numbers.h"
 #include "core/worker/previewing.h"
 
+#include <cmath>
 #include <iostream>
 
 namespace resect::cli {
@@ -17,6 +18,19 @@ struct PreviewOptions : Common {
 };
 
 std::string interval(double value, double low, double high) { return toText(value, 5) + " (" + toText(low, 5) + " to " + toText(high, 5) + ")"; }
+
+std::string lossInterval(double perplexity, double low, double high) { return interval(std::log(perplexity), std::log(low), std::log(high)); }
+
+void printImages(const protocol::PreviewMessage& result) {
+    const bool labelled = std::isfinite(result.accuracy);
+    if (!labelled) {
+        std::cout << "no image has a label, so there is neither accuracy nor loss\n";
+        return;
+    }
+    printTable({{"", "uncut", "candidate"},
+                {"accuracy (95 %)", interval(result.baselineAccuracy, result.baselineAccuracyLow, result.baselineAccuracyHigh), interval(result.accuracy, result.accuracyLow, result.accuracyHigh)},
+                {"loss, nats (95 %)", lossInterval(result.baseline, result.baselineLow, result.baselineHigh), lossInterval(result.perplexity, result.perplexityLow, result.perplexityHigh)}});
+}
 
 void runPreview(PreviewOptions& options) {
     configureRuntime(options.threads);
@@ -32,9 +46,11 @@ void runPreview(PreviewOptions& options) {
     if (options.json) {
         printJson(result);
     } else {
-        printTable({{"", "uncut", "candidate"},
+        const bool images = result.unit == "images";
+        if (images) printImages(result);
+        else printTable({{"", "uncut", "candidate"},
                     {"perplexity (95 %)", interval(result.baseline, result.baselineLow, result.baselineHigh), interval(result.perplexity, result.perplexityLow, result.perplexityHigh)}});
-        std::cout << "KL per token " << interval(result.kl, result.klLow, result.klHigh) << " nats; " << result.rowsDone << " of " << result.rowsTotal << " rows measured\n";
+        std::cout << (images ? "KL per image " : "KL per token ") << interval(result.kl, result.klLow, result.klHigh) << " nats; " << result.rowsDone << " of " << result.rowsTotal << (images ? " images" : " rows") << " measured\n";
     }
     if (stopped) setExitCode(exitCode(ErrorCode::Stopped));
 }
@@ -43,12 +59,12 @@ void runPreview(PreviewOptions& options) {
 
 void addPreview(CLI::App& app) {
     auto options = std::make_shared<PreviewOptions>();
-    CLI::App* command = app.add_subcommand("preview", "Run the candidate masked: perplexity and KL against the uncut model; writes nothing");
+    CLI::App* command = app.add_subcommand("preview", "Run the candidate masked: perplexity (of images accuracy and loss) and KL against the uncut model; writes nothing");
     command->add_option("PLAN", options->plan, "plan.json")->required();
     command->add_option("CKPT", options->checkpoint, "The checkpoint that the plan was made for")->required();
     addData(*command, options->data);
     addCommon(*command, *options, Shared::Compute);
-    command->footer("Example:\n  resect-cli preview plan.json MODEL --data text.txt");
+    command->footer("Example:\n  resect-cli preview plan.json MODEL --data text.txt\n  resect-cli preview plan.json VIT --data t10k-images-idx3-ubyte.gz --max-rows 0");
     command->callback([options] { runPreview(*options); });
 }
 

@@ -26,20 +26,25 @@ void printStatus(const std::string& folder, const protocol::RunStatus& status, c
     std::cout << folder << ": " << status.state << ", step " << formatThousands(status.step) << " of " << formatThousands(status.totalSteps);
     if (status.state == "running" && status.etaSeconds > 0) std::cout << ", " << formatDuration(status.etaSeconds) << " left";
     std::cout << "\n";
-    if (status.baselinePerplexity > 0)
+    const bool images = status.unit == "images";
+    if (images && std::isfinite(status.bestAccuracy))
+        std::cout << "accuracy: uncut " << toText(status.baselineAccuracy, 4) << ", after the cut " << toText(status.cutAccuracy, 4) << ", now " << toText(status.evalAccuracy, 4)
+                  << ", best " << toText(status.bestAccuracy, 4) << "\nloss: uncut " << toText(std::log(status.baselinePerplexity), 4) << ", after the cut "
+                  << toText(std::log(status.cutPerplexity), 4) << ", now " << toText(std::log(status.evalPerplexity), 4) << ", best " << toText(std::log(status.bestPerplexity), 4) << "\n";
+    else if (status.baselinePerplexity > 0)
         std::cout << "perplexity: uncut " << toText(status.baselinePerplexity, 5) << ", after the cut " << toText(status.cutPerplexity, 5) << ", now "
                   << toText(status.evalPerplexity, 5) << ", best " << toText(status.bestPerplexity, 5) << "\n";
     if (status.tokensPerSecond > 0)
-        std::cout << formatCount(static_cast<double>(status.tokens)) << " tokens, " << formatCount(status.tokensPerSecond) << " tokens/s, peak memory "
+        std::cout << formatCount(static_cast<double>(status.tokens)) << " " << status.unit << ", " << formatCount(status.tokensPerSecond) << " " << status.unit << "/s, peak memory "
                   << formatBytes(static_cast<std::uint64_t>(status.peakMemoryBytes)) << "\n";
     if (!status.message.empty()) std::cout << status.message << "\n";
     if (!(status.bestPerplexity > 0) || !(status.baselinePerplexity > 0)) return;
     if (!control) {
         if (std::isfinite(status.recovery))
-            std::cout << "recovered: " << percent(status.recovery) << " of the loss between the untrained models; what any model learns from this text is included (--control tells the two apart)\n";
+            std::cout << "recovered: " << percent(status.recovery) << " of the loss between the untrained models; what any model learns from this data is included (--control tells the two apart)\n";
     } else if (std::isfinite(control->likeForLike)) {
-        std::cout << "recovered like for like: " << percent(control->likeForLike) << " of the gap (the uncut model, trained the same way, reaches perplexity "
-                  << toText(control->status.bestPerplexity, 5) << (control->status.state == "done" ? ")\n" : " so far)\n");
+        std::cout << "recovered like for like: " << percent(control->likeForLike) << " of the gap (the uncut model, trained the same way, reaches " << (images ? "accuracy " : "perplexity ")
+                  << (images ? toText(control->status.bestAccuracy, 4) : toText(control->status.bestPerplexity, 5)) << (control->status.state == "done" ? ")\n" : " so far)\n");
     } else {
         std::cout << "control: " << control->status.state << ", step " << formatThousands(control->status.step) << " of " << formatThousands(control->status.totalSteps) << "\n";
     }

@@ -357,7 +357,7 @@ QVariant RunList::data(const QModelIndex& index, int role) const {
         switch (index.column()) {
         case Progress: return run->fraction();
         case Loss: return status.loss;
-        case Perplexity: return status.evalPerplexity;
+        case Perplexity: return status.unit == "images" ? status.evalAccuracy : status.evalPerplexity;
         case Recovery: return recovered(*run);
         case Speed: return status.tokensPerSecond;
         case Eta: return status.etaSeconds;
@@ -373,11 +373,11 @@ QVariant RunList::data(const QModelIndex& index, int role) const {
     case State: return run->stateWords();
     case Progress: return status.totalSteps > 0 ? tr("step %L1 of %L2").arg(status.step).arg(status.totalSteps) : QString();
     case Loss: return number(status.loss, 4);
-    case Perplexity: return number(status.evalPerplexity, 4);
+    case Perplexity: return status.unit != "images" ? number(status.evalPerplexity, 4) : std::isfinite(status.evalAccuracy) ? tr("%1 %").arg(100 * status.evalAccuracy, 0, 'f', 1) : QString();
     case Recovery: {
         const double share = recovered(*run);
         if (!std::isfinite(share)) return {};
-        return (run->controlFolder().isEmpty() ? tr("%1 % incl. text") : tr("%1 %")).arg(100 * share, 0, 'f', 0);
+        return (!run->controlFolder().isEmpty() ? tr("%1 %") : status.unit == "images" ? tr("%1 % incl. data") : tr("%1 % incl. text")).arg(100 * share, 0, 'f', 0);
     }
     case Speed: return status.tokensPerSecond > 0 ? QStringLiteral("%1/s").arg(fromStd(formatCount(std::round(status.tokensPerSecond)))) : QString();
     case Eta: return status.etaSeconds > 0 && run->life() == RunFollower::Life::Live ? fromStd(formatDuration(status.etaSeconds)) : QString();
@@ -395,14 +395,16 @@ QVariant RunList::headerData(int section, Qt::Orientation orientation, int role)
     if (role == Qt::ToolTipRole) {
         switch (section) {
         case Name: return tr("Tick a run to draw its curves");
-        case Perplexity: return tr("On the evaluation rows, at the last evaluation");
+        case Perplexity: return tr("On the evaluation rows, at the last evaluation; of images the share whose likeliest label is right");
         case Recovery: return tr("Share of the lost loss that is back. With a control: of the gap between the cut and the uncut model, both trained the same way.\n"
                                  "\"Incl. text\": compared with the untrained uncut model, so that what any model learns from the text is included, which may pass 100 %.");
-        case Speed: return tr("Tokens trained on per second");
+        case Speed: return tr("Tokens, or images, trained on per second");
         default: return {};
         }
     }
     if (role != Qt::DisplayRole) return {};
+    const auto isImages = [](const auto& run) { return run->status().unit == "images"; };
+    if ((section == Perplexity || section == Speed) && !m_runs.empty() && std::ranges::all_of(m_runs, isImages)) return section == Perplexity ? tr("Accuracy") : tr("Images");
     static const char* const titles[ColumnCount] = {"Run", "State", "Recovered", "Progress", "Perplexity", "Loss", "Tokens", "Left", "Peak memory", "Started"};
     return tr(titles[section]);
 }

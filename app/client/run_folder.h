@@ -81,7 +81,7 @@ private:
 class RunList final : public QAbstractTableModel {
     Q_OBJECT
 public:
-    enum Column { Name, State, Recovery, Progress, Perplexity, Loss, Speed, Eta, Memory, Started, ColumnCount };
+    enum Column { Name, State, Recovery, Progress, Perplexity /* of images accuracy */, Loss, Speed, Eta, Memory, Started, ColumnCount };
     enum Role { SortRole = Qt::UserRole, FolderRole, FractionRole, LifeRole };
 
     explicit RunList(QObject* parent = nullptr);

@@ -252,7 +252,8 @@ void OverviewPage::refreshModel() {
              tr("%1 key groups, %2 numbers per head").arg(spread(blocks, [](const auto& b) { return b.numKvHeads; }), spread(blocks, [](const auto& b) { return b.headDim; })));
         card(tr("MLP"), tr("%1 channels").arg(spread(blocks, [](const auto& b) { return b.ffnSize; })),
              spread(blocks, [](const auto& b) { return b.numExperts; }) == QLatin1String("0") ? tr("dense") : tr("%1 experts").arg(spread(blocks, [](const auto& b) { return b.numExperts; })));
-        card(tr("Text"), model->maxPositions > 0 ? tr("%1 tokens of context").arg(model->maxPositions) : tr("context not stated"),
+        if (model->input == "images") card(tr("Images"), tr("%1 tokens a picture").arg(model->maxPositions), model->vocabSize > 0 ? tr("%1 labels").arg(model->vocabSize) : tr("no classifier"));
+        else card(tr("Text"), model->maxPositions > 0 ? tr("%1 tokens of context").arg(model->maxPositions) : tr("context not stated"),
              tr("%1 words in the vocabulary; %2").arg(model->vocabSize).arg(model->hasTokenizer ? tr("tokenizer found") : tr("no tokenizer")));
     }
     card(tr("Licence"), model->licence.empty() ? tr("not stated") : QString::fromStdString(model->licence).section(QLatin1Char('\n'), 0, 0).left(60),

@@ -1,5 +1,6 @@
 #include "app/pages/recover_dialog.h"
 
+#include "app/pages/data_chooser.h"
 #include "core/base/numbers.h"
 #include "widgets/forms/parameter_form.h"
 #include "widgets/views/style.h"
@@ -27,21 +28,7 @@ namespace {
 
 QString fromStd(const std::string& text) { return QString::fromStdString(text); }
 
-QWidget* withChooser(QLineEdit* line, const QString& title, QWidget* parent) {
-    auto* holder = new QWidget(parent);
-    auto* row = new QHBoxLayout(holder);
-    row->setContentsMargins(0, 0, 0, 0);
-    auto* choose = new QToolButton(holder);
-    choose->setText(QObject::tr("Choose..."));
-    row->addWidget(line);
-    row->addWidget(choose);
-    holder->setFocusProxy(line);
-    QObject::connect(choose, &QToolButton::clicked, holder, [line, title, holder] {
-        const QString file = QFileDialog::getOpenFileName(holder, title, QFileInfo(line->text()).path(), QObject::tr("Text and instruction data (*.txt *.jsonl *.json);;All files (*)"));
-        if (!file.isEmpty()) line->setText(file);
-    });
-    return holder;
-}
+DataKind dataKindOf(const Document& document) { return document.model() ? dataKind(document.model()->input) : DataKind::Text; }
 
 /// The selected heads, kv groups and channels as a recipe's components: [{"block": 3, "heads": [1, 5]}, ...]; empty when there is none.
 QString selectedUnits(const RefSet& refs) {
@@ -103,17 +90,18 @@ RecoverDialog::RecoverDialog(Document& document, WorkerClient& client, Session& 
     m_data = new QLineEdit(dataBox);
     m_data->setObjectName(QStringLiteral("trainingData"));
     m_evalData = new QLineEdit(dataBox);
-    m_evalData->setPlaceholderText(tr("empty: rows held back from the training data"));
-    dataForm->addRow(tr("Training data"), withChooser(m_data, tr("Training data"), dataBox));
-    dataForm->addRow(tr("Evaluation data"), withChooser(m_evalData, tr("Evaluation data"), dataBox));
+    const DataKind kind = dataKindOf(document);
+    dataForm->addRow(tr("Training data"), dataChooser(m_data, tr("Training data"), kind, dataBox));
+    dataForm->addRow(tr("Evaluation data"), dataChooser(m_evalData, tr("Evaluation data"), kind, dataBox));
+    m_evalData->setPlaceholderText(kind == DataKind::Images ? tr("empty: images held back from the training data") : tr("empty: rows held back from the training data"));
     m_maxRows = new QSpinBox(dataBox);
     m_maxRows->setRange(0, 100'000'000);
     m_maxRows->setGroupSeparatorShown(true);
     m_maxRows->setSpecialValueText(tr("all"));
-    dataForm->addRow(tr("At most so many rows"), m_maxRows);
+    dataForm->addRow(kind == DataKind::Images ? tr("At most so many images") : tr("At most so many rows"), m_maxRows);
     m_control = new QCheckBox(tr("Also train the uncut model"), dataBox);
     m_control->setObjectName(QStringLiteral("control"));
-    m_control->setToolTip(tr("Training on a text also teaches that text. Afterwards the uncut model is trained the same way, so that the table can say how much of the cut is "
+    m_control->setToolTip(tr("Training on data also teaches that data. Afterwards the uncut model is trained the same way, so that the table can say how much of the cut is "
                              "really repaired. Takes as long again."));
     m_control->setEnabled(!document.planIsEmpty());
     dataForm->addRow(tr("Control"), m_control);
@@ -221,7 +209,7 @@ QString RecoverDialog::firstProblem() const {
     if (const QStringList problems = m_form->problems(); !problems.isEmpty()) return problems.join(QLatin1Char('\n'));
     if (m_data->text().isEmpty()) return tr("Choose the data to train on.");
     for (const QLineEdit* line : {m_data, m_evalData})
-        if (!line->text().isEmpty() && !QFileInfo(line->text()).isFile()) return tr("There is no file %1.").arg(line->text());
+        if (!line->text().isEmpty() && !dataExists(line->text(), dataKindOf(m_document))) return tr("There is no file %1.").arg(line->text());
     if (const auto* check = m_document.check(); check && !check->legal) return tr("The plan cannot be applied as it is; see the Plan panel.");
     return {};
 }
@@ -283,7 +271,7 @@ void RecoverDialog::showEstimate(const protocol::EstimateMessage& estimate) {
     m_timed = estimate.seconds > 0;
     const QString time = m_timed ? tr("about %1").arg(fromStd(formatDuration(estimate.seconds))) : m_timeJob != 0 ? tr("being measured") : tr("not measured");
     lines << (m_control->isChecked() ? tr("Time: %1, and as long again for the control").arg(time) : tr("Time: %1").arg(time));
-    if (estimate.steps > 0) lines << tr("%L1 steps, %2 tokens").arg(estimate.steps).arg(fromStd(formatCount(static_cast<double>(estimate.tokens))));
+    if (estimate.steps > 0) lines << (estimate.unit == "images" ? tr("%L1 steps, %2 images") : tr("%L1 steps, %2 tokens")).arg(estimate.steps).arg(fromStd(formatCount(static_cast<double>(estimate.tokens))));
     if (estimate.trainableParameters > 0) lines << tr("%1 weights are trained").arg(fromStd(formatCount(static_cast<double>(estimate.trainableParameters))));
     m_estimate->setText(lines.join(QLatin1Char('\n')));
     m_basis->setText(fromStd(estimate.basis));

@@ -1,5 +1,6 @@
 #include "app/window/dialogs.h"
 
+#include "app/pages/data_chooser.h"
 #include "widgets/forms/parameter_form.h"
 #include "widgets/plots/colour_maps.h"
 #include "widgets/views/style.h"
@@ -38,48 +39,46 @@ QDialogButtonBox* okCancel(QDialog* dialog, const QString& ok) {
 
 }  // namespace
 
-DataDialog::DataDialog(Document& document, QWidget* parent) : QDialog(parent) {
-    setWindowTitle(tr("Calibration text"));
+DataDialog::DataDialog(Document& document, QWidget* parent) : QDialog(parent), m_before(document.data()) {
+    const DataKind kind = document.model() ? dataKind(document.model()->input) : DataKind::Text;
+    const bool images = kind == DataKind::Images;
+    const QString title = images ? tr("Calibration images") : tr("Calibration text");
+    setWindowTitle(title);
     setMinimumWidth(fontMetrics().height() * 32);
-    const auto& data = document.data();
     auto* form = new QFormLayout(this);
-    form->addRow(makeLabel(tr("Measuring and preview run the model over this text. It should look like what the model is used for; nothing is learned from it."), "help", this));
-    auto* row = new QHBoxLayout;
-    m_file = new QLineEdit(fromStd(data.file), this);
-    auto* choose = new QToolButton(this);
-    choose->setText(tr("Choose..."));
-    row->addWidget(m_file);
-    row->addWidget(choose);
-    form->addRow(tr("File"), row);
+    form->addRow(makeLabel(images ? tr("Measuring and preview run the model over these images. They should look like what the model is used for; nothing is learned from them. Labels, where there "
+                                       "are any, tell accuracy and loss: the names of the folders, a labels.csv, or the IDX file beside the images.")
+                                  : tr("Measuring and preview run the model over this text. It should look like what the model is used for; nothing is learned from it."), "help", this));
+    m_file = new QLineEdit(fromStd(m_before.file), this);
+    m_file->setObjectName(QStringLiteral("calibrationData"));
+    form->addRow(images ? tr("Folder or file") : tr("File"), dataChooser(m_file, title, kind, this));
     m_rowLength = new QSpinBox(this);
     m_rowLength->setRange(2, document.model() && document.model()->maxPositions > 0 ? static_cast<int>(std::min<qint64>(document.model()->maxPositions, 1 << 20)) : 1 << 20);
-    m_rowLength->setValue(data.rowLength);
+    m_rowLength->setValue(m_before.rowLength);
     m_rowLength->setSuffix(tr(" tokens"));
-    form->addRow(tr("Row length"), m_rowLength);
     m_maxRows = new QSpinBox(this);
     m_maxRows->setRange(0, 10'000'000);
     m_maxRows->setSpecialValueText(tr("all"));
-    m_maxRows->setValue(static_cast<int>(data.maxRows));
-    form->addRow(tr("At most so many rows"), m_maxRows);
+    m_maxRows->setValue(static_cast<int>(m_before.maxRows));
     m_layout = new QComboBox(this);
     m_layout->addItem(tr("running text, cut into rows"), QStringLiteral("chunks"));
     m_layout->addItem(tr("examples packed into rows"), QStringLiteral("packed"));
     m_layout->addItem(tr("one example per row, padded"), QStringLiteral("padded"));
-    m_layout->setCurrentIndex(std::max(0, m_layout->findData(fromStd(data.layout))));
-    form->addRow(tr("Layout"), m_layout);
+    m_layout->setCurrentIndex(std::max(0, m_layout->findData(fromStd(m_before.layout))));
+    if (!images) form->addRow(tr("Row length"), m_rowLength);
+    form->addRow(images ? tr("At most so many images") : tr("At most so many rows"), m_maxRows);
+    if (!images) form->addRow(tr("Layout"), m_layout);
+    m_rowLength->setVisible(!images);
+    m_layout->setVisible(!images);
     auto* buttons = okCancel(this, QString());
     form->addRow(buttons);
-    const auto check = [this, buttons] { buttons->button(QDialogButtonBox::Ok)->setEnabled(QFileInfo(m_file->text()).isFile()); };
+    const auto check = [this, buttons, kind] { buttons->button(QDialogButtonBox::Ok)->setEnabled(dataExists(m_file->text(), kind)); };
     connect(m_file, &QLineEdit::textChanged, this, check);
-    connect(choose, &QToolButton::clicked, this, [this] {
-        const QString file = QFileDialog::getOpenFileName(this, tr("Calibration text"), QFileInfo(m_file->text()).path(), tr("Text and data (*.txt *.jsonl *.json);;All files (*)"));
-        if (!file.isEmpty()) m_file->setText(file);
-    });
     check();
 }
 
 protocol::DataMessage DataDialog::data() const {
-    protocol::DataMessage data;
+    protocol::DataMessage data = m_before;
     data.file = QFileInfo(m_file->text()).absoluteFilePath().toStdString();
     data.rowLength = m_rowLength->value();
     data.maxRows = m_maxRows->value();

@@ -15,7 +15,7 @@ namespace resect::ui {
 
 class ParameterForm;
 
-/// Chooses the text that measuring and preview run on.
+/// Chooses the text or the images that measuring and preview run on.
 class DataDialog final : public QDialog {
     Q_OBJECT
 public:
@@ -23,6 +23,7 @@ public:
     protocol::DataMessage data() const;
 
 private:
+    protocol::DataMessage m_before;   ///< what this dialog does not ask for stays
     QLineEdit* m_file;
     QSpinBox *m_rowLength, *m_maxRows;
     QComboBox* m_layout;

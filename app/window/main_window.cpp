@@ -242,11 +242,17 @@ void MainWindow::refreshDocument() {
 
 void MainWindow::refreshData() {
     const auto& data = m_document.data();
+    const bool images = m_document.model() && m_document.model()->input == "images";
+    const QString most = data.maxRows > 0 ? QString::number(data.maxRows) : tr("all");
     m_dataButton->setEnabled(m_document.model());
-    m_dataButton->setText(!m_document.model() ? tr("Calibration")
-                          : data.file.empty() ? tr("Calibration: choose a text...")
-                                            : tr("Calibration: %1 %2 x %3").arg(QFileInfo(fromStd(data.file)).completeBaseName(), data.maxRows > 0 ? QString::number(data.maxRows) : tr("all")).arg(data.rowLength));
-    m_dataButton->setToolTip(data.file.empty() ? tr("The text that measuring and preview run on") : tr("%1\n%2 rows of %3 tokens").arg(fromStd(data.file), data.maxRows > 0 ? tr("at most %L1").arg(data.maxRows) : tr("all")).arg(data.rowLength));
+    if (!m_document.model()) m_dataButton->setText(tr("Calibration"));
+    else if (data.file.empty()) m_dataButton->setText(images ? tr("Calibration: choose images...") : tr("Calibration: choose a text..."));
+    else if (images) m_dataButton->setText(tr("Calibration: %1, %2 images").arg(QFileInfo(fromStd(data.file)).completeBaseName(), most));
+    else m_dataButton->setText(tr("Calibration: %1 %2 x %3").arg(QFileInfo(fromStd(data.file)).completeBaseName(), most).arg(data.rowLength));
+    const QString upTo = data.maxRows > 0 ? tr("at most %L1").arg(data.maxRows) : tr("all");
+    m_dataButton->setToolTip(data.file.empty() ? (images ? tr("The images that measuring and preview run on") : tr("The text that measuring and preview run on"))
+                             : images          ? tr("%1\n%2 images").arg(fromStd(data.file), upTo)
+                                               : tr("%1\n%2 rows of %3 tokens").arg(fromStd(data.file), upTo).arg(data.rowLength));
 }
 
 void MainWindow::refreshStatus() {

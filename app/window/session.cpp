@@ -26,6 +26,8 @@ void flatten(const Json& json, std::vector<double>& out) {
 
 }  // namespace
 
+QString lastDataKey(const protocol::ModelMessage& model) { return model.input == "images" ? QStringLiteral("lastImages") : QStringLiteral("lastData"); }
+
 bool suits(const protocol::MethodMessage& method, const protocol::ModelMessage& model) {
     return method.families.empty() || std::find(method.families.begin(), method.families.end(), model.family) != method.families.end();
 }
@@ -144,9 +146,10 @@ void Session::adoptWorkspace(const QString& folder, const protocol::ModelMessage
     protocol::DataMessage data;
     ComputeSettings compute{settings.value("device", "auto").toString().toStdString(), settings.value("dtype", "f32").toString().toStdString()};
     const bool demo = fromStd(model.path) == demoCheckpoint();
-    data.file = (demo ? demoText() : settings.value("lastData").toString()).toStdString();
+    data.file = (demo ? demoText() : settings.value(lastDataKey(model)).toString()).toStdString();
     if (!data.file.empty() && !QFileInfo::exists(fromStd(data.file))) data.file.clear();
-    if (model.maxPositions > 0) data.rowLength = static_cast<int>(std::min<qint64>(data.rowLength, model.maxPositions));
+    if (model.input == "images") data.maxRows = kCalibrationImages;
+    else if (model.maxPositions > 0) data.rowLength = static_cast<int>(std::min<qint64>(data.rowLength, model.maxPositions));
     if (isWorkspace(folder)) {
         try {
             WorkspaceState state = loadWorkspace(folder);

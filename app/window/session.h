@@ -19,6 +19,10 @@ struct PartScores {
     bool higherKeeps = true;   ///< false: high = removable
 };
 
+/// Calibration data of the last model of this kind, in the settings: text and images are remembered apart.
+QString lastDataKey(const protocol::ModelMessage& model);
+/// Images that measuring and preview take unless the user says otherwise.
+inline constexpr int kCalibrationImages = 1024;
 /// Whether a method works on models of this family.
 bool suits(const protocol::MethodMessage& method, const protocol::ModelMessage& model);
 

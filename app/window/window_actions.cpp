@@ -143,7 +143,7 @@ void MainWindow::buildActions() {
 
     m_analyseMenu = menu(tr("&Analyse"));
     add(nullptr, "rerun", tr("&Run the page's analysis again"), "measure", {K(Qt::Key_F5)}, [this] { if (Page* page = currentPage()) page->rerun(); });
-    add(nullptr, "data", tr("&Calibration text..."), "text", {}, [this] { chooseData(); });
+    add(nullptr, "data", tr("&Calibration data..."), "text", {}, [this] { chooseData(); });
     add(nullptr, "health", tr("Check all &weights (non-finite values)"), "", {}, [this] {
         WorkerCallbacks callbacks;
         callbacks.result = [this](const Json& result) {
@@ -375,9 +375,10 @@ void MainWindow::saveWorkspaceAs() {
 }
 
 void MainWindow::chooseData() {
+    if (!m_document.model()) return;
     DataDialog dialog(m_document, this);
     if (dialog.exec() != QDialog::Accepted) return;
-    QSettings().setValue("lastData", fromStd(dialog.data().file));
+    QSettings().setValue(lastDataKey(*m_document.model()), fromStd(dialog.data().file));
     m_document.setData(dialog.data());
 }
 

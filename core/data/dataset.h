@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,12 +15,23 @@ namespace resect {
 /// Loss is taken where `targets` is not this.
 inline constexpr std::int64_t kIgnoredTarget = -100;
 
+class ImageSet;
+
+/// One picture of a set, where a row is a picture.
+struct RowImage {
+    std::shared_ptr<const ImageSet> set;  ///< null: the row is text
+    std::size_t index = 0;                ///< in the set
+    int tokens = 0;                       ///< that the model makes of it
+};
+
 /// One tokenised example. `targets` has the length of `ids`; targets[t] is the token to be predicted after ids[t],
-/// or kIgnoredTarget.
+/// or kIgnoredTarget. A row of images has no ids and one target: the label, or kIgnoredTarget where there is none.
 struct TokenRow {
     std::vector<std::int64_t> ids;
     std::vector<std::int64_t> targets;
     std::vector<std::int64_t> documents;  ///< packed rows: document number of each token, 0, 1, ... in its row; else empty
+    RowImage image{};
+    std::int64_t tokens() const noexcept { return image.set ? image.tokens : static_cast<std::int64_t>(ids.size()); }
 };
 
 /// How rows are laid out.
@@ -47,15 +59,16 @@ struct DataOptions {
     /// Checkpoint folder whose chat template renders rows of messages; it is read when the first such row comes. Empty, or a
     /// folder without one: the plain form.
     std::filesystem::path chatTemplateFolder;
+    bool padToSquare = false;    ///< images: pad to squares first (see ImageOptions)
     /// OutOfMemory is thrown early when the tokenised rows, or a text while it is tokenised, would need more bytes.
     std::uint64_t maxMemory = 4ull << 30;
 };
 
-/// A tokenised data file and what was found in it.
+/// A tokenised data file, or a set of images, and what was found in it.
 struct Dataset {
     std::vector<TokenRow> rows;
     std::int64_t tokens = 0;   ///< in the rows
-    std::int64_t targets = 0;  ///< positions with loss
+    std::int64_t targets = 0;  ///< positions with loss; of images the labelled ones
     /// In what was read, before a tail was dropped or examples were cut; the BOS before a plain text cut into chunks not
     /// counted.
     std::int64_t tokensInText = 0;
@@ -68,6 +81,7 @@ struct Dataset {
     std::int64_t rejectedRows = 0;
     std::string chatRendering;      ///< how rows of messages became text; empty when there were none
     std::vector<Problem> problems;  ///< rejected lines with number and reason (the first five of each), and cut examples
+    bool holdsImages() const noexcept { return !rows.empty() && rows.front().image.set; }
 };
 
 /// Reads `.txt`, `.jsonl` (one object per line) or `.json` (an array of objects). What an object holds decides what it is:

@@ -321,8 +321,8 @@ std::string pythonQuoted(const std::string& text) {
 }
 
 std::string loadCommand(Runtime runtime, const ModelShape& shape, const std::string& folder) {
-    const std::string loader = !shape.towers.empty() ? shape.architecture : !shape.image ? "AutoModelForCausalLM" : shape.image->labels > 0 ? "AutoModelForImageClassification" : "AutoModel";
-    if (shape.modelType == "timm_vit" || shape.modelType == "timm_deit") return runtime == T ? "timm.create_model(" + pythonQuoted("local-dir:" + folder) + ", pretrained=True)" : std::string();
+    const std::string loader = transformersClass(shape);
+    if (loader.empty()) return runtime == T ? "timm.create_model(" + pythonQuoted("local-dir:" + folder) + ", pretrained=True)" : std::string();
     const std::string load = loader + ".from_pretrained(" + pythonQuoted(folder) + ")";
     switch (runtime) {
     case T:
@@ -338,6 +338,13 @@ std::string loadCommand(Runtime runtime, const ModelShape& shape, const std::str
 }
 
 }  // namespace
+
+std::string transformersClass(const ModelShape& shape) {
+    if (shape.modelType == "timm_vit" || shape.modelType == "timm_deit") return {};
+    if (!shape.towers.empty()) return shape.architecture;
+    if (!shape.image) return familyOf(shape).headless ? "AutoModel" : "AutoModelForCausalLM";
+    return shape.image->labels > 0 ? "AutoModelForImageClassification" : "AutoModel";
+}
 
 std::string_view name(Verdict verdict) noexcept {
     constexpr std::array<std::string_view, 4> kNames{"opens", "padded", "code", "no"};

@@ -30,6 +30,9 @@ std::vector<RuntimeVerdict> verdicts(const ModelShape& written);
 /// may differ.
 bool isUniform(const ModelShape& shape) noexcept;
 
+/// The class of transformers that opens a checkpoint of this shape by its from_pretrained; empty where another library does (timm).
+std::string transformersClass(const ModelShape& shape);
+
 /// How a finished export opens in one program.
 struct LoadAdvice {
     std::string program;  ///< "Resect", "transformers", ...

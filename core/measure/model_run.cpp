@@ -2,6 +2,7 @@
 
 #include "core/anatomy/anatomy.h"
 #include "core/base/error.h"
+#include "core/measure/image_batch.h"
 
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -46,7 +47,7 @@ struct ModelRun::Data {
     std::size_t endRow(std::size_t batch) const { return std::min(data.rows.size(), (batch + 1) * batchRows); }
     std::int64_t longest(std::size_t batch) const {
         std::int64_t length = 0;
-        for (std::size_t row = firstRow(batch); row < endRow(batch); ++row) length = std::max(length, static_cast<std::int64_t>(data.rows[row].ids.size()));
+        for (std::size_t row = firstRow(batch); row < endRow(batch); ++row) length = std::max(length, data.rows[row].tokens());
         return length;
     }
     bool runResident(LanguageModel& model, std::size_t index, const TokenBatch& batch, BatchObserver* observer, const OnLogits& onLogits, const JobContext& job);
@@ -57,8 +58,10 @@ ModelRun::ModelRun(const Checkpoint& checkpoint, const Dataset& data, RunOptions
     m_data = std::make_unique<Data>(checkpoint, data, std::move(options), std::move(resident));
     std::int64_t longest = 1;
     for (const auto& row : data.rows) {
-        if (row.ids.empty()) throw Error(ErrorCode::BadInput, "calibration data", "a row without tokens");
-        longest = std::max(longest, static_cast<std::int64_t>(row.ids.size()));
+        if (row.tokens() == 0) throw Error(ErrorCode::BadInput, "calibration data", "a row without tokens");
+        if (m_data->shape.image.has_value() != (row.image.set != nullptr))
+            throw Error(ErrorCode::BadInput, "calibration data", m_data->shape.image ? "is text; the model runs images" : "is images; the model runs text");
+        longest = std::max(longest, row.tokens());
     }
     if (m_data->resident) m_data->options.load.device = m_data->resident->device();
     const int asked = m_data->options.batchRows;
@@ -79,14 +82,30 @@ std::vector<RowSpan> ModelRun::rowSpans(std::size_t index) const {
     std::vector<RowSpan> spans;
     const std::int64_t longest = m_data->longest(index);
     for (std::size_t row = m_data->firstRow(index); row < m_data->endRow(index); ++row) {
-        const auto length = static_cast<std::int64_t>(data().rows[row].ids.size());
+        const std::int64_t length = data().rows[row].tokens();
         const std::int64_t begin = m_data->options.padding == PaddingSide::Left ? longest - length : 0;
         spans.push_back({row, begin, begin + length});
     }
     return spans;
 }
 
+std::vector<RowSpan> ModelRun::targetSpans(std::size_t index) const {
+    auto spans = rowSpans(index);
+    if (data().holdsImages())
+        for (RowSpan& span : spans) span.begin = 0, span.end = 1;
+    return spans;
+}
+
+const char* ModelRun::unit() const { return data().holdsImages() ? "images" : "rows"; }
+
 TokenBatch ModelRun::batch(std::size_t index) const {
+    if (data().holdsImages()) {
+        std::vector<const TokenRow*> rows;
+        for (std::size_t row = m_data->firstRow(index); row < m_data->endRow(index); ++row) rows.push_back(&data().rows[row]);
+        TokenBatch pictures;
+        pictures.pixels_BCHW = imagePixels(rows);
+        return pictures;
+    }
     const auto spans = rowSpans(index);
     const std::int64_t count = static_cast<std::int64_t>(spans.size()), longest = m_data->longest(index);
     TokenBatch batch;
@@ -111,8 +130,8 @@ TokenBatch ModelRun::batch(std::size_t index) const {
 }
 
 torch::Tensor ModelRun::targets(std::size_t index) const {
-    const auto spans = rowSpans(index);
-    const std::int64_t longest = m_data->longest(index);
+    const auto spans = targetSpans(index);
+    const std::int64_t longest = data().holdsImages() ? 1 : m_data->longest(index);
     auto targets_BT = torch::full({static_cast<std::int64_t>(spans.size()), longest}, kIgnoredTarget, torch::kInt64);
     for (std::size_t b = 0; b < spans.size(); ++b) {
         const TokenRow& row = data().rows[spans[b].row];
@@ -162,7 +181,7 @@ std::size_t ModelRun::run(BatchObserver* observer, const OnLogits& onLogits, con
         for (std::size_t index = first; index < last && !job.stopped(); ++index) {
             if (!m_data->runResident(resident, index, batch(index).to(device), observer, onLogits, job)) break;
             rowsDone += rowsOf(index);
-            job.progress({static_cast<double>(rowsDone), totalRows, "rows", "running"});
+            job.progress({static_cast<double>(rowsDone), totalRows, unit(), "running"});
         }
         resident.setCut({});
         return rowsDone;
@@ -174,7 +193,8 @@ std::size_t ModelRun::run(BatchObserver* observer, const OnLogits& onLogits, con
         std::int64_t bytes = 0;
         while (begin + group.size() < last) {
             TokenBatch next = batch(begin + group.size());
-            bytes += next.ids_BT.numel() * shape().hiddenSize * 4;
+            bytes += static_cast<std::int64_t>(rowsOf(begin + group.size())) * m_data->longest(begin + group.size()) * shape().hiddenSize * 4;
+            if (next.pixels_BCHW.defined()) bytes += static_cast<std::int64_t>(next.pixels_BCHW.nbytes());
             if (bytes > kStreamBytes && !group.empty()) break;
             group.push_back(next.to(device));
         }

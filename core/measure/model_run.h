@@ -26,7 +26,7 @@ struct RowSpan {
     std::int64_t begin = 0, end = 0;   ///< positions [begin, end) are real, the others padding
 };
 
-/// A checkpoint and calibration data, ready to be run: resident or block by block, with the same results.
+/// A checkpoint and calibration data (text, or images for image models), ready to be run: resident or block by block, with the same results.
 class ModelRun {
 public:
     /// `checkpoint` and `data` must outlive it. A resident model may be handed in (it is then used, not copied, and its device and dtype count).
@@ -43,8 +43,10 @@ public:
     std::size_t numBatches() const;
     /// Rows of batch `index` on the CPU. Rows of unequal length are padded and masked.
     TokenBatch batch(std::size_t index) const;
-    torch::Tensor targets(std::size_t index) const;              ///< int64 [B,T], kIgnoredTarget = no loss
-    std::vector<RowSpan> rowSpans(std::size_t index) const;      ///< one per row of the batch
+    torch::Tensor targets(std::size_t index) const;              ///< int64 [B,T], of images [B,1]; kIgnoredTarget = no loss
+    std::vector<RowSpan> rowSpans(std::size_t index) const;      ///< one per row of the batch: where its tokens stand in what observers see
+    std::vector<RowSpan> targetSpans(std::size_t index) const;   ///< where they stand in logits and targets: of images the one label
+    const char* unit() const;                                    ///< of rows, for people: "rows", "images"
 
     /// Told which batch comes next and which went through all blocks.
     class BatchObserver : public Observer {
@@ -55,7 +57,7 @@ public:
         std::size_t m_batch = 0;
     };
     using OnLogits = std::function<void(std::size_t batch, const torch::Tensor& logits_BTV)>;
-    /// Runs every batch without gradients. `observer` may be null. `onLogits`, when given, gets [B,T,V] logits of each batch; returning is enough
+    /// Runs every batch without gradients. `observer` may be null. `onLogits`, when given, gets [B,T,V] logits (of images [B,1,V]) of each batch; returning is enough
     /// to go on. Resident: batch by batch, all blocks. Streamed: block by block, as many batches at a time as 2 GB of residual streams allow.
     /// Returns the number of rows that went through all blocks: fewer when the job was stopped (noticed between blocks).
     std::size_t run(BatchObserver* observer, const OnLogits& onLogits, const JobContext& job);

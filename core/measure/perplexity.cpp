@@ -1,6 +1,7 @@
 #include "core/measure/perplexity.h"
 
 #include "core/base/error.h"
+#include "core/measure/classification.h"
 #include "core/measure/statistics.h"
 
 #include <torch/types.h>
@@ -94,15 +95,16 @@ Perplexity RowLosses::result(std::int64_t rowsTotal) const {
 }
 
 Perplexity measurePerplexity(ModelRun& run, Positions positions, const JobContext& job) {
+    requireClassifier(run.shape());
     RowLosses rows;
     const auto onLogits = [&](std::size_t batch, const torch::Tensor& logits_BTV) {
         const auto targets_BT = run.targets(batch);
-        addRowLosses(rows, tokenLosses(logits_BTV, targets_BT), targets_BT, run.rowSpans(batch), positions);
+        addRowLosses(rows, tokenLosses(logits_BTV, targets_BT), targets_BT, run.targetSpans(batch), positions);
     };
     run.run(nullptr, onLogits, job);
     if (rows.loss.empty()) throw Error(ErrorCode::Stopped, "perplexity", "stopped before the first rows were finished");
     const Perplexity result = rows.result(static_cast<std::int64_t>(run.data().rows.size()));
-    if (result.positions == 0) throw Error(ErrorCode::BadInput, "perplexity", "no position of the data has a next token to be predicted");
+    if (result.positions == 0) throw Error(ErrorCode::BadInput, "perplexity", run.data().holdsImages() ? "no image has a label" : "no position of the data has a next token to be predicted");
     return result;
 }
 

@@ -34,10 +34,10 @@ torch::Tensor tokenLosses(const torch::Tensor& logits, const torch::Tensor& targ
 /// KL(p || q) per position in nats, f32, p = softmax(reference), q = softmax(candidate); logits [..., V].
 torch::Tensor tokenDivergences(const torch::Tensor& reference, const torch::Tensor& candidate);
 
-/// Appends the rows of a batch. `spans` as ModelRun gives them; losses [B,T]. Throws BadInput naming row and token where a counted loss is not finite.
+/// Appends the rows of a batch. `spans` as ModelRun::targetSpans gives them; losses [B,T]. Throws BadInput naming row and token where a counted loss is not finite.
 void addRowLosses(RowLosses& rows, const torch::Tensor& losses_BT, const torch::Tensor& targets_BT, const std::vector<RowSpan>& spans, Positions positions);
 
-/// Runs the data through the model. Stopping keeps the finished rows (rowsDone < rowsTotal).
+/// Runs the data through the model; of images the target is the label. Stopping keeps the finished rows (rowsDone < rowsTotal).
 /// Throws BadInput when no position has a target or a loss is not finite, Stopped when nothing was finished.
 Perplexity measurePerplexity(ModelRun& run, Positions positions, const JobContext& job);
 

@@ -1,6 +1,7 @@
 #include "core/measure/preview.h"
 
 #include "core/base/error.h"
+#include "core/measure/classification.h"
 #include "core/measure/perplexity.h"
 #include "core/measure/statistics.h"
 #include "core/models/decoder.h"
@@ -68,7 +69,7 @@ struct PreviewCache::Data {
         clear();
         key = std::move(wanted);
         double tokens = 0;
-        for (const auto& row : run.data().rows) tokens += static_cast<double>(row.ids.size());
+        for (const auto& row : run.data().rows) tokens += static_cast<double>(row.tokens());
         const double perStream = tokens * static_cast<double>(run.shape().hiddenSize) * (run.dtypeName() == "bf16" ? 2 : run.dtypeName() == "f64" ? 8 : 4);
         const double room = static_cast<double>(limit) / std::max(1.0, perStream) - 1;  // the final states come first
         stride = std::max(1, static_cast<int>(std::ceil(run.shape().numBlocks() / std::max(1.0, room))));
@@ -91,15 +92,21 @@ std::int64_t PreviewCache::blocksRun() const noexcept { return m_data->blocksRun
 
 namespace {
 
+/// What speed is counted in: tokens, of images images.
+double unitsOf(const TokenBatch& batch) { return static_cast<double>(batch.pixels_BCHW.defined() ? batch.pixels_BCHW.size(0) : batch.ids_BT.numel()); }
+
 /// Sums of one preview, turned into a message whenever it is asked for.
 struct Tally {
     RowLosses candidate, baseline, divergence;
+    bool images = false;
+    LabelHits candidateHits, baselineHits;
     double candidateTokens = 0, candidateSeconds = 0, baselineTokens = 0, baselineSeconds = 0;
 
     void addBatch(const torch::Tensor& candidateLogits, const torch::Tensor& baselineLogits, const RowLosses& uncut, const torch::Tensor& targets,
                   const std::vector<RowSpan>& spans) {
         addRowLosses(candidate, tokenLosses(candidateLogits, targets), targets, spans, Positions::All);
-        addRowLosses(divergence, tokenDivergences(baselineLogits, candidateLogits), targets, spans, Positions::All);
+        addRowLosses(divergence, tokenDivergences(baselineLogits, candidateLogits), images ? torch::zeros_like(targets) : targets, spans, Positions::All);
+        if (images) candidateHits.add(countHits(candidateLogits, targets)), baselineHits.add(countHits(baselineLogits, targets));
         baseline.loss.insert(baseline.loss.end(), uncut.loss.begin(), uncut.loss.end());
         baseline.count.insert(baseline.count.end(), uncut.count.begin(), uncut.count.end());
     }
@@ -108,16 +115,25 @@ struct Tally {
         const MeanError kl = clusteredMean(divergence.loss, divergence.count);
         const double half = halfWidth95(cut.rowsDone) * kl.error;
         protocol::PreviewMessage message;
+        message.unit = images ? "images" : "tokens";
         message.rowsDone = cut.rowsDone;
         message.rowsTotal = rowsTotal;
         message.perplexity = cut.perplexity, message.perplexityLow = cut.low, message.perplexityHigh = cut.high;
         message.baseline = uncut.perplexity, message.baselineLow = uncut.low, message.baselineHigh = uncut.high;
         message.kl = kl.mean, message.klLow = std::max(0.0, kl.mean - half), message.klHigh = kl.mean + half;
+        if (const Proportion right = proportion(candidateHits.right1, candidateHits.total); images)
+            message.accuracy = right.share, message.accuracyLow = right.low, message.accuracyHigh = right.high;
+        if (const Proportion right = proportion(baselineHits.right1, baselineHits.total); images)
+            message.baselineAccuracy = right.share, message.baselineAccuracyLow = right.low, message.baselineAccuracyHigh = right.high;
         message.tokensPerSecond = candidateSeconds > 0 ? candidateTokens / candidateSeconds : 0;
         message.baselineTokensPerSecond = baselineSeconds > 0 ? baselineTokens / baselineSeconds : 0;
         return message;
     }
     bool narrowEnough(const PreviewOptions& options) const {
+        if (images) {
+            const Proportion right = proportion(candidateHits.right1, candidateHits.total);
+            return options.accuracyInterval > 0 && right.total >= options.minimumImages && std::max(right.high - right.share, right.share - right.low) < options.accuracyInterval;
+        }
         if (options.relativeInterval <= 0 || static_cast<std::int64_t>(candidate.loss.size()) < options.minimumRows) return false;
         const Perplexity cut = candidate.result(0);
         return std::max(cut.high - cut.perplexity, cut.perplexity - cut.low) < options.relativeInterval * cut.perplexity;
@@ -140,9 +156,9 @@ const UncutBatch& uncutBatch(ModelRun& run, PreviewCache::Data& cache, std::size
     scratch.normed_BTD = model.finalNorm(x_BTD);
     const auto logits_BTV = model.head(scratch.normed_BTD);
     cache.baselineSeconds += secondsSince(start);
-    cache.baselineTokens += static_cast<double>(batch.ids_BT.numel());
+    cache.baselineTokens += unitsOf(batch);
     const auto targets_BT = run.targets(index);
-    addRowLosses(scratch.losses, tokenLosses(logits_BTV, targets_BT), targets_BT, run.rowSpans(index), Positions::All);
+    addRowLosses(scratch.losses, tokenLosses(logits_BTV, targets_BT), targets_BT, run.targetSpans(index), Positions::All);
     if (!cache.keep(scratch.normed_BTD)) {  // no room: used for this preview only
         cache.held = heldBefore;
         return scratch;
@@ -159,6 +175,7 @@ protocol::PreviewMessage previewResident(ModelRun& run, const Cut& cut, PreviewC
     const int numBlocks = run.shape().numBlocks(), firstCut = firstCutBlock(cut);
     const auto rowsTotal = static_cast<std::int64_t>(run.data().rows.size());
     Tally tally;
+    tally.images = run.data().holdsImages();
     for (std::size_t index = 0; index < run.numBatches() && !job.stopped(); ++index) {
         const TokenBatch batch = run.batch(index).to(run.options().load.device);
         model.setCut({});
@@ -178,11 +195,11 @@ protocol::PreviewMessage previewResident(ModelRun& run, const Cut& cut, PreviewC
         if (fromStart) x_BTD = model.embed(batch);
         cache.blocksRun += numBlocks - block;
         const auto logits_BTV = model.head(model.finalNorm(model.runBlocks(x_BTD, batch, block, numBlocks)));
-        if (fromStart) tally.candidateSeconds += secondsSince(start), tally.candidateTokens += static_cast<double>(batch.ids_BT.numel());
-        tally.addBatch(logits_BTV, model.head(uncut.normed_BTD), uncut.losses, run.targets(index), run.rowSpans(index));
+        if (fromStart) tally.candidateSeconds += secondsSince(start), tally.candidateTokens += unitsOf(batch);
+        tally.addBatch(logits_BTV, model.head(uncut.normed_BTD), uncut.losses, run.targets(index), run.targetSpans(index));
         tally.baselineTokens = cache.baselineTokens;
         tally.baselineSeconds = cache.baselineSeconds;
-        job.progress({static_cast<double>(tally.candidate.loss.size()), static_cast<double>(rowsTotal), "rows", "preview"});
+        job.progress({static_cast<double>(tally.candidate.loss.size()), static_cast<double>(rowsTotal), run.unit(), "preview"});
         if (tally.narrowEnough(options)) break;
         if (update) update(tally.message(rowsTotal));
     }
@@ -205,18 +222,19 @@ protocol::PreviewMessage previewStreamed(ModelRun& run, const Cut& cut, PreviewC
             own.normed_BTD = normed_BTD;
             cache.held += normed_BTD.nbytes();
             const auto targets_BT = run.targets(index);
-            addRowLosses(own.losses, tokenLosses(logits_BTV, targets_BT), targets_BT, run.rowSpans(index), Positions::All);
+            addRowLosses(own.losses, tokenLosses(logits_BTV, targets_BT), targets_BT, run.targetSpans(index), Positions::All);
         }, job);
     }
     const WeightSource source = checkpointWeights(run.checkpoint(), load);
     Decoder head(run.shape(), load, source, Decoder::Parts::None);
     head.loadHead(source);
     Tally tally;
+    tally.images = run.data().holdsImages();
     stream.setCut(cut);
     stream.run(batches, nullptr, {}, [&](std::size_t index, const torch::Tensor&, const torch::Tensor& logits_BTV) {
         const auto found = cache.batches.find(index);
         if (found == cache.batches.end()) return;
-        tally.addBatch(logits_BTV, head.head(found->second.normed_BTD), found->second.losses, run.targets(index), run.rowSpans(index));
+        tally.addBatch(logits_BTV, head.head(found->second.normed_BTD), found->second.losses, run.targets(index), run.targetSpans(index));
         cache.blocksRun += run.shape().numBlocks();
         if (update) update(tally.message(rowsTotal));
     }, job);
@@ -231,6 +249,7 @@ protocol::PreviewMessage preview(ModelRun& run, const Cut& cut, PreviewCache& ca
     const torch::NoGradGuard noGrad;
     if (!cut.blocks.empty() && static_cast<int>(cut.blocks.size()) != run.shape().numBlocks())
         throw Error(ErrorCode::Mismatch, "plan", "is for " + std::to_string(cut.blocks.size()) + " blocks, the model has " + std::to_string(run.shape().numBlocks()));
+    requireClassifier(run.shape());
     PreviewCache::Data& data = cache.data();
     data.openFor(run);
     const Cut whole = cut.blocks.empty() ? emptyCut(run.shape()) : cut;

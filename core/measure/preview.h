@@ -30,12 +30,15 @@ struct PreviewOptions {
     /// Ends when the 95 % interval of the candidate's perplexity is narrower than this on either side (0.02 = 2 %); 0 = runs all rows.
     double relativeInterval = 0.02;
     std::int64_t minimumRows = 8;
+    /// Images instead: ends when the 95 % interval of the candidate's accuracy is narrower than this on either side; 0 = runs all.
+    double accuracyInterval = 0.01;
+    std::int64_t minimumImages = 256;
 };
 
 /// Runs the cut as a mask over the uncut model: perplexity of both, and the mean KL(uncut || candidate) per scored token, each with a 95 % interval
-/// over rows. Equals what the applied checkpoint gives (to 1e-4). `update` (may be null) gets a message after each batch; the last one, also returned,
+/// over rows. Images: accuracy of both with Wilson's interval, loss (as its exp), and KL per picture, labelled or not. Equals what the applied checkpoint gives (to 1e-4). `update` (may be null) gets a message after each batch; the last one, also returned,
 /// says final. Resident or block by block, as the run says; streamed it ends only after all rows. Stopping keeps the finished rows.
-/// Throws as measurePerplexity; Mismatch when the cut has another number of blocks.
+/// Throws as measurePerplexity, Unsupported for an image model without a classifier; Mismatch when the cut has another number of blocks.
 protocol::PreviewMessage preview(ModelRun& run, const Cut& cut, PreviewCache& cache, const PreviewOptions& options,
                                  const std::function<void(const protocol::PreviewMessage&)>& update, const JobContext& job);
 

@@ -65,7 +65,8 @@ bool isOdd(const kernels::TokenSums& s) { return !(s.hh > 0 && s.mm > 0 && s.oo 
 struct WindowRow {
     std::vector<double> sum, valid, angle, angles;
 };
-WindowRow windowRow(const double* cosine, std::int64_t tokens, std::size_t pairs, AngularTokens which) {
+/// `angular`: the token whose angles count, -1 = all.
+WindowRow windowRow(const double* cosine, std::int64_t tokens, std::size_t pairs, std::int64_t angular) {
     WindowRow row{std::vector<double>(pairs, 0), std::vector<double>(pairs, 0), std::vector<double>(pairs, 0), std::vector<double>(pairs, 0)};
     for (std::int64_t t = 0; t < tokens; ++t, cosine += pairs) {
         for (std::size_t pair = 0; pair < pairs; ++pair) {
@@ -73,7 +74,7 @@ WindowRow windowRow(const double* cosine, std::int64_t tokens, std::size_t pairs
             row.sum[pair] += valid ? cosine[pair] : 0.0;
             row.valid[pair] += valid ? 1.0 : 0.0;
         }
-        if (which == AngularTokens::Last && t + 1 < tokens) continue;
+        if (angular >= 0 && t != angular) continue;
         for (std::size_t pair = 0; pair < pairs; ++pair) {
             if (std::isnan(cosine[pair])) continue;
             row.angle[pair] += std::acos(std::clamp(cosine[pair], -1.0, 1.0)) / std::numbers::pi;
@@ -97,7 +98,7 @@ struct SimilarityCollector::Data {
         if (tokensPerRow == 0) {
             const std::int64_t perToken = static_cast<std::int64_t>(numBlocks + 1) * run.shape().hiddenSize * 4;
             std::int64_t tokens = 0;
-            for (const auto& row : run.data().rows) tokens += static_cast<std::int64_t>(row.ids.size());
+            for (const auto& row : run.data().rows) tokens += row.tokens();
             if (tokens * perToken > options.stateMemory)
                 tokensPerRow = static_cast<int>(std::max<std::int64_t>(1, options.stateMemory / perToken / static_cast<std::int64_t>(numRows)));
         }
@@ -117,6 +118,7 @@ struct SimilarityCollector::Data {
     std::int64_t sampled = 0, zeroTokens = 0, brokenTokens = 0;
     std::string firstBroken;
 
+    bool pictures() const { return run.data().holdsImages(); }
     bool isCut(int block, BranchSlot slot) const {
         const BlockShape& shape = run.shape().blocks[static_cast<std::size_t>(block)];
         const bool present = slot == BranchSlot::Attention ? shape.hasAttention : shape.hasFfn;
@@ -231,7 +233,7 @@ void SimilarityCollector::Data::sample(int point, const torch::Tensor& x_BTD) {
             const std::int64_t length = spans[b].end - spans[b].begin;
             const std::int64_t wanted = tokensPerRow == 0 ? length : std::min<std::int64_t>(tokensPerRow, length);
             for (std::int64_t j = 0; j < wanted; ++j)
-                positions.push_back(static_cast<std::int64_t>(b) * x_BTD.size(1) + spans[b].begin + ((j + 1) * length) / wanted - 1);
+                positions.push_back(static_cast<std::int64_t>(b) * x_BTD.size(1) + spans[b].begin + (pictures() ? j * length / wanted : ((j + 1) * length) / wanted - 1));
             own.counts.push_back(wanted);
             all = all && wanted == x_BTD.size(1);
         }
@@ -261,7 +263,7 @@ void SimilarityCollector::Data::addWindows(std::size_t index) {
     std::vector<WindowRow> rows(starts.size());
     at::parallel_for(0, static_cast<std::int64_t>(rows.size()), 1, [&](std::int64_t first, std::int64_t last) {
         for (auto row = static_cast<std::size_t>(first); row < static_cast<std::size_t>(last); ++row)
-            rows[row] = windowRow(starts[row], own.counts[row], pairs, options.angularTokens);
+            rows[row] = windowRow(starts[row], own.counts[row], pairs, options.angularTokens == AngularTokens::All ? -1 : pictures() ? 0 : own.counts[row] - 1);
     });
     for (const WindowRow& row : rows) {
         for (std::size_t pair = 0; pair < pairs; ++pair) {

@@ -9,11 +9,12 @@
 
 namespace resect {
 
+/// Last: the last token of each row; of a picture its first one, the class token, which the classifier reads.
 enum class AngularTokens { Last, All };
 
 struct SimilarityOptions {
     bool windows = true;
-    /// Tokens of each row, evenly spaced and the last one among them, that the window matrix is computed from; 0 = all while the residual streams
+    /// Tokens of each row, evenly spaced and the last one (of pictures the first) among them, that the window matrix is computed from; 0 = all while the residual streams
     /// of all of them fit into `stateMemory`, otherwise as many as fit. Depends on shape and data only, so that streamed and resident runs agree.
     int windowTokens = 0;
     AngularTokens angularTokens = AngularTokens::Last;

@@ -40,6 +40,15 @@ MeanError clusteredMean(const ClusterTotals& totals, const ClusterCounts& counts
     return {mean, counts.rows > 1 ? std::sqrt(counts.rows / (counts.rows - 1) * std::max(0.0, squares)) / counts.count : kNaN};
 }
 
+Proportion proportion(std::int64_t right, std::int64_t total) {
+    if (total <= 0) return {right, total, kNaN, kNaN, kNaN};
+    constexpr double z = 1.959964;
+    const double n = static_cast<double>(total), p = static_cast<double>(right) / n;
+    const double centre = (p + z * z / (2 * n)) / (1 + z * z / n);
+    const double half = z / (1 + z * z / n) * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+    return {right, total, p, std::max(0.0, centre - half), std::min(1.0, centre + half)};
+}
+
 double halfWidth95(std::int64_t rows) {
     static constexpr std::array<double, 10> kStudent{12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228};
     const std::int64_t freedom = rows - 1;

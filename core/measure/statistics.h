@@ -32,6 +32,13 @@ struct ClusterCounts {
 };
 MeanError clusteredMean(const ClusterTotals& totals, const ClusterCounts& counts);
 
+/// A share of `total` with Wilson's 95 % score interval (E. B. Wilson, 1927), which stays within [0, 1] and is of use near its ends. NaN when total is 0.
+struct Proportion {
+    std::int64_t right = 0, total = 0;
+    double share = 0, low = 0, high = 0;
+};
+Proportion proportion(std::int64_t right, std::int64_t total);
+
 /// Half the width of the 95 % interval of a mean, in standard errors: Student's t for `rows` - 1 degrees of freedom, 1.96 for many rows.
 double halfWidth95(std::int64_t rows);
 

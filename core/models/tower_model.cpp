@@ -232,6 +232,8 @@ std::vector<std::string> TowerModel::linearRoles(int block) const { return tower
 
 std::unique_ptr<KvCache> TowerModel::makeCache(int batchSize, int capacity) const { return m_text.makeCache(batchSize, capacity); }
 
+int imageRows(const ModelShape& shape) { return shape.towers.front().shape.image->tokens() - (shape.link.dropsClassToken ? 1 : 0); }
+
 std::unique_ptr<LanguageModel> makeModel(const ModelShape& shape, const LoadOptions& options, const WeightSource& source, const JobContext& job) {
     if (!shape.towers.empty()) {
         return std::make_unique<TowerModel>(shape, options, source, job);

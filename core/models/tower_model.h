@@ -57,6 +57,9 @@ private:
     mutable bool m_onPictures = false;  ///< CLIP: what the last embed() was for; finalNorm() and head() belong to it
 };
 
+/// How many rows of features one picture puts into the text of a LLaVA: as many places must be there for it.
+int imageRows(const ModelShape& shape);
+
 /// The model class that a shape calls for.
 std::unique_ptr<LanguageModel> makeModel(const ModelShape& shape, const LoadOptions& options, const WeightSource& source, const JobContext& job = {});
 

@@ -2,6 +2,7 @@
 #include "core/protocol/json.h"
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,8 @@
 namespace resect::protocol {
 
 inline constexpr int kProtocolVersion = 1;
+/// A number that was not measured.
+inline constexpr double kNotKnown = std::numeric_limits<double>::quiet_NaN();
 
 struct ProblemMessage {
     std::string severity, subject, message, advice;  ///< severity: note, warning, error
@@ -82,6 +85,7 @@ struct ModelMessage {
     std::int64_t parameters = 0, bytes = 0, numTensors = 0, numShards = 0;
     std::int64_t vocabSize = 0, hiddenSize = 0, maxPositions = 0;
     std::int64_t linkParameters = 0;          ///< of what links several towers: a projector, projections
+    std::string input = "text";               ///< what it runs: text, images
     std::int64_t embeddingParameters = 0, headParameters = 0, finalNormParameters = 0;
     std::string licence;                      ///< from the model card or a LICENSE file, "" when there is none
     std::vector<std::string> edits;           ///< operations that this family supports: "drop_blocks", ...
@@ -90,12 +94,13 @@ struct ModelMessage {
     TensorCountsMessage tensorCounts;
 };
 
-/// Where calibration, training or evaluation text comes from.
+/// Where calibration, training or evaluation data comes from.
 struct DataMessage {
-    std::string file;
-    int rowLength = 256;
-    std::int64_t maxRows = 64;                ///< 0 = all
-    std::string layout = "chunks";            ///< chunks, packed, padded
+    std::string file;                         ///< text or rows; for image models an image folder, an IDX file or one picture
+    int rowLength = 256;                      ///< text only
+    std::int64_t maxRows = 64;                ///< 0 = all; below 0 = 64 rows of text, 1,024 images
+    std::string layout = "chunks";            ///< chunks, packed, padded; text only
+    std::string imageAspect;                  ///< "pad": pictures are padded to squares first; "" = as the checkpoint says
 };
 
 struct ParameterMessage {
@@ -173,16 +178,21 @@ struct PlanCheckMessage {
 };
 
 struct PreviewMessage {
+    std::string unit = "tokens";               ///< tokens, images: what the numbers are means over
     std::int64_t rowsDone = 0, rowsTotal = 0;
-    double perplexity = 0, perplexityLow = 0, perplexityHigh = 0;        ///< of the candidate, 95 % interval
+    double perplexity = 0, perplexityLow = 0, perplexityHigh = 0;        ///< of the candidate, 95 % interval: exp of the mean loss
     double baseline = 0, baselineLow = 0, baselineHigh = 0;
-    double kl = 0, klLow = 0, klHigh = 0;      ///< mean KL(uncut || candidate) per token, nats
-    double tokensPerSecond = 0, baselineTokensPerSecond = 0;
+    double kl = 0, klLow = 0, klHigh = 0;      ///< mean KL(uncut || candidate) per token or image, nats
+    /// Images: share of the labelled ones whose likeliest label is right, with Wilson's 95 % interval. NaN = not known.
+    double accuracy = kNotKnown, accuracyLow = kNotKnown, accuracyHigh = kNotKnown;
+    double baselineAccuracy = kNotKnown, baselineAccuracyLow = kNotKnown, baselineAccuracyHigh = kNotKnown;
+    double tokensPerSecond = 0, baselineTokensPerSecond = 0;             ///< of images: images
     bool final = false;
 };
 
 struct EstimateMessage {
-    std::int64_t memoryBytes = 0, trainableParameters = 0, steps = 0, tokens = 0;
+    std::int64_t memoryBytes = 0, trainableParameters = 0, steps = 0, tokens = 0;   ///< tokens: of images, images
+    std::string unit = "tokens";               ///< tokens, images
     double seconds = 0;                        ///< 0 = not measured yet
     std::string basis;                         ///< how it was obtained, one sentence
     std::vector<ProblemMessage> problems;

@@ -13,10 +13,10 @@ double likeForLikeRecovery(const RunStatus& run, const RunStatus& control) {
     return before > 0 ? 1 - after / before : std::numeric_limits<double>::quiet_NaN();
 }
 
-RESECT_JSON_FIELDS(RunStatus, state, pid, host, heartbeat, started, step, totalSteps, tokensPerSecond, tokens,
+RESECT_JSON_FIELDS(RunStatus, state, pid, host, heartbeat, started, step, totalSteps, unit, tokensPerSecond, tokens,
                    peakMemoryBytes, etaSeconds, loss, evalPerplexity, baselinePerplexity, cutPerplexity, bestPerplexity,
-                   recovery, message)
-RESECT_JSON_FIELDS(MetricsRow, step, tokens, seconds, event, loss, evalLoss, evalPerplexity, recovery, kl, learningRate,
+                   evalAccuracy, baselineAccuracy, cutAccuracy, bestAccuracy, recovery, message)
+RESECT_JSON_FIELDS(MetricsRow, step, tokens, seconds, event, loss, evalLoss, evalPerplexity, evalAccuracy, recovery, kl, learningRate,
                    gradientNorm, tokensPerSecond)
 
 }  // namespace resect::protocol

@@ -2,6 +2,7 @@
 #include "core/protocol/json.h"
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -22,14 +23,17 @@ struct RunStatus {
     std::string host;
     std::string heartbeat, started;///< ISO 8601, UTC
     std::int64_t step = 0, totalSteps = 0;
+    std::string unit = "tokens";   ///< tokens, images: what is counted below
     double tokensPerSecond = 0;
     std::int64_t tokens = 0;       ///< trained on so far
     std::int64_t peakMemoryBytes = 0;
     double etaSeconds = 0;
-    double loss = 0, evalPerplexity = 0;
+    double loss = 0, evalPerplexity = 0;   ///< perplexity: exp of the mean loss, of images too
     double baselinePerplexity = 0; ///< of the uncut model on the evaluation rows
     double cutPerplexity = 0;      ///< right after the cut, before the first step
     double bestPerplexity = 0;
+    /// Images: share of the evaluation pictures whose likeliest label is right, at the same four moments. NaN = not known.
+    double evalAccuracy = std::numeric_limits<double>::quiet_NaN(), baselineAccuracy = evalAccuracy, cutAccuracy = evalAccuracy, bestAccuracy = evalAccuracy;
     double recovery = 0;           ///< (cut - now) / (cut - baseline) in losses; above 1 when training on the text gains more than the cut lost
     std::string message;           ///< the last thing worth telling, or why it failed
 };
@@ -39,7 +43,7 @@ struct MetricsRow {
     std::int64_t step = 0, tokens = 0;
     double seconds = 0;            ///< trained, pauses not counted
     std::string event;             ///< "" = a training step; eval, checkpoint, pause, resume, nonfinite, restart, stop
-    Json loss, evalLoss, evalPerplexity, recovery, kl, learningRate, gradientNorm, tokensPerSecond;
+    Json loss, evalLoss, evalPerplexity, evalAccuracy, recovery, kl, learningRate, gradientNorm, tokensPerSecond;
 };
 
 /// The share of the gap between cut and uncut model that training closed when both were trained the same way, in losses (nats):

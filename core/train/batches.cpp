@@ -1,6 +1,7 @@
 #include "core/train/batches.h"
 
 #include "core/base/error.h"
+#include "core/measure/image_batch.h"
 
 #include <torch/types.h>
 
@@ -20,7 +21,23 @@ constexpr std::int64_t kPaddingDocument = -1;
 
 TrainBatch TrainBatch::to(torch::Device device) const { return {tokens.to(device), targets_BT.to(device), counted, realTokens}; }
 
+namespace {
+
+TrainBatch imageBatch(std::span<const TokenRow* const> rows) {
+    TrainBatch batch;
+    batch.tokens.pixels_BCHW = imagePixels(rows);
+    std::vector<std::int64_t> labels;
+    for (const auto* row : rows) labels.push_back(row->targets.front());
+    batch.targets_BT = torch::tensor(labels, torch::kInt64).unsqueeze(1);
+    batch.realTokens = std::ssize(labels);
+    batch.counted = batch.realTokens - std::ranges::count(labels, kIgnoredTarget);
+    return batch;
+}
+
+}  // namespace
+
 TrainBatch makeBatch(std::span<const TokenRow* const> rows) {
+    if (!rows.empty() && rows.front()->image.set) return imageBatch(rows);
     std::size_t longest = 0;
     bool unequal = false, documents = false;
     for (const auto* row : rows) {

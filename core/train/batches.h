@@ -13,12 +13,13 @@ namespace resect {
 /// Rows put together for one forward pass, on the CPU.
 struct TrainBatch {
     TokenBatch tokens;             ///< rows of unequal length are right-padded and masked
-    torch::Tensor targets_BT;      ///< int64, kIgnoredTarget where no loss is taken
+    torch::Tensor targets_BT;      ///< int64, kIgnoredTarget where no loss is taken; of images [B,1], the label
     std::int64_t counted = 0;      ///< positions with a target
-    std::int64_t realTokens = 0;   ///< without padding
+    std::int64_t realTokens = 0;   ///< without padding; of images the images
     TrainBatch to(torch::Device device) const;
 };
 
+/// All rows are text, or all are images.
 TrainBatch makeBatch(std::span<const TokenRow* const> rows);
 /// The rows in order, `batchRows` at a time.
 std::vector<TrainBatch> makeBatches(std::span<const TokenRow> rows, int batchRows);

@@ -36,6 +36,14 @@ std::uint64_t freeHostMemory() {
     return 0;
 }
 
+TrainBatch blankImages(const ImageShape& image, std::int64_t count) {
+    TrainBatch batch;
+    batch.tokens.pixels_BCHW = torch::zeros({count, image.channels, image.height, image.width});
+    batch.targets_BT = torch::zeros({count, 1}, torch::kInt64);
+    batch.counted = batch.realTokens = count;
+    return batch;
+}
+
 /// Seconds of one step of a model of this shape with random weights; nullopt when it was stopped.
 std::optional<double> probeStep(const ModelShape& shape, const TrainOptions& options, const RunJob& job, int rowLength, const JobContext& context) {
     configureRuntime(job.threads);
@@ -54,7 +62,7 @@ std::optional<double> probeStep(const ModelShape& shape, const TrainOptions& opt
     const double rowFlops = 6.0 * double(costOf(shape, rowLength).parameters) * rowLength;
     const auto timedRows = std::clamp(static_cast<std::int64_t>(kProbedFlops / rowFlops), std::int64_t{1}, static_cast<std::int64_t>(options.batchRows));
     const std::vector<const TokenRow*> rows(static_cast<std::size_t>(timedRows), &row);
-    const auto batch = makeBatch(rows).to(device);
+    const auto batch = (shape.image ? blankImages(*shape.image, timedRows) : makeBatch(rows)).to(device);
     double seconds = 0;
     for (int i = 0; i < 2; ++i) {  // the first one warms caches up
         if (context.stopped()) return std::nullopt;
@@ -75,6 +83,10 @@ std::optional<double> probeStep(const ModelShape& shape, const TrainOptions& opt
 }  // namespace
 
 int rowLengthFor(const TrainOptions& options, const ModelShape& shape) {
+    if (shape.image) {
+        if (options.rowLength != 0) throw Error(ErrorCode::Usage, "row_length", "is for text; a picture is " + std::to_string(shape.image->tokens()) + " tokens for this model");
+        return shape.image->tokens();
+    }
     const auto context = shape.maxPositions > 0 ? shape.maxPositions : kAutomaticRow;
     if (options.rowLength == 0) return static_cast<int>(std::min<std::int64_t>(kAutomaticRow, context));
     if (options.rowLength > context)
@@ -98,7 +110,8 @@ RunEstimate estimateMemory(const ModelShape& shape, const ModelShape& uncut, con
     estimate.gradients = (size.f32 ? 4 : e) * Pt + (masters && options.accumulation > 1 ? 4 * Pt : 0);
     estimate.optimiser = 8 * Pt + (masters ? 4 * Pt : 0);
     estimate.activations = e * BT * size.activations;
-    estimate.logits = 3 * std::min<std::uint64_t>(kLogitsBytes, 4 * BT * static_cast<std::uint64_t>(shape.vocabSize));
+    const auto scored = shape.image ? static_cast<std::uint64_t>(options.batchRows) : BT;
+    estimate.logits = 3 * std::min<std::uint64_t>(kLogitsBytes, 4 * scored * static_cast<std::uint64_t>(shape.vocabSize));
     estimate.program = kProgramBytes;
     estimate.basis = "Memory is estimated from the model's sizes (" + estimate.priceWords() + "); time is not measured yet.";
     return estimate;
@@ -128,8 +141,9 @@ RunEstimate estimateRun(const RunJob& job, Probe probe, const JobContext& contex
     auto estimate = estimateMemory(shapes.cut, shapes.source, options, job.dtype, rowLength, shapes.plan ? &*shapes.plan : nullptr);
     judgeMemory(estimate, job.device);
     estimate.steps = options.steps;
+    estimate.images = shapes.cut.image.has_value();
     if (options.steps == 0 && probe == Probe::Step) estimate.steps = totalSteps(options, countTrainRows(job, options, shapes.cut));
-    estimate.tokens = estimate.steps * options.batchRows * options.accumulation * rowLength;
+    estimate.tokens = estimate.steps * options.batchRows * options.accumulation * (shapes.cut.image ? 1 : rowLength);
     const bool small = costOf(shapes.cut, rowLength).parameters <= kProbedParameters;
     if (probe == Probe::Step && small && !hasErrors(estimate.problems)) {
         const auto step = probeStep(shapes.cut, options, job, rowLength, context);

@@ -27,7 +27,8 @@ struct RunEstimate {
     std::uint64_t weights = 0, teacher = 0, gradients = 0, optimiser = 0, activations = 0, logits = 0, program = 0;
     std::uint64_t freeBytes = 0;                 ///< on the device now; 0 = not known
     std::int64_t trainableParameters = 0;
-    std::int64_t steps = 0, tokens = 0;          ///< 0 = not known without reading the data
+    std::int64_t steps = 0, tokens = 0;          ///< 0 = not known without reading the data; of images the images
+    bool images = false;                         ///< an image model
     double seconds = 0;                          ///< training alone; 0 = not measured
     std::string basis;                           ///< how it was obtained, one sentence
     std::vector<Problem> problems;               ///< an Error when it cannot fit
@@ -50,7 +51,8 @@ enum class Probe {
 /// checking the plan or reading the data throws.
 RunEstimate estimateRun(const RunJob& job, Probe probe, const JobContext& context = {});
 
-/// Tokens per row that the options mean for this model. Throws Usage when they exceed its context.
+/// Tokens per row that the options mean for this model; of an image model those of a picture. Throws Usage when they exceed its context, or are
+/// given for images.
 int rowLengthFor(const TrainOptions& options, const ModelShape& shape);
 
 }  // namespace resect

@@ -1,5 +1,7 @@
 #include "core/train/losses.h"
 
+#include "core/measure/classification.h"
+
 #include <torch/autograd.h>
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -22,14 +24,16 @@ public:
     std::vector<torch::Tensor> logits_BTE;
 };
 
-/// Final-norm outputs of the counted positions [n, D].
+/// Final-norm outputs of the counted positions [n, D]; of images, of the tokens that the classifier reads [n, P, D].
 torch::Tensor countedHidden(const LanguageModel& model, const TrainBatch& batch, const torch::Tensor& positions_n, Observer* observer) {
     const auto x_BTD = model.runBlocks(model.embed(batch.tokens), batch.tokens, 0, model.shape().numBlocks(), observer);
     const auto normed_BTD = model.finalNorm(x_BTD);
+    if (const auto& image = model.shape().image) return normed_BTD.narrow(1, 0, image->prefixTokens).index_select(0, positions_n);
     return normed_BTD.reshape({-1, normed_BTD.size(-1)}).index_select(0, positions_n);
 }
 
 torch::Tensor logitsOf(const LanguageModel& model, const torch::Tensor& hidden_nD) {
+    if (model.shape().image) return model.head(hidden_nD).squeeze(1).to(torch::kFloat32);
     return model.head(hidden_nD.unsqueeze(0)).squeeze(0).to(torch::kFloat32);
 }
 
@@ -153,20 +157,30 @@ torch::Tensor routerBalanceLoss(const std::vector<torch::Tensor>& logits_BTE, co
 
 double Evaluation::perplexity() const noexcept { return std::exp(loss); }
 
-Evaluation evaluate(const LanguageModel& model, const std::vector<TrainBatch>& batches, const JobContext& job) {
+Evaluation evaluate(const LanguageModel& model, std::span<const TokenRow> rows, int batchRows, const JobContext& job) {
     torch::NoGradGuard noGrad;
     Evaluation result;
     double sum = 0;
+    LabelHits hits;
     std::size_t done = 0;
-    for (const auto& batch : batches) {
-        if (job.stopped()) break;
-        const auto there = batch.to(model.device());
-        sum += model.loss(there.tokens, there.targets_BT).item<double>() * double(batch.counted);
-        result.counted += batch.counted;
-        job.progress({double(++done), double(batches.size()), "batches", "evaluating"});
+    while (done < rows.size() && !job.stopped()) {
+        std::vector<const TokenRow*> group;
+        for (const auto& row : rows.subspan(done, std::min(rows.size() - done, static_cast<std::size_t>(batchRows)))) group.push_back(&row);
+        const auto there = makeBatch(group).to(model.device());
+        if (there.tokens.pixels_BCHW.defined()) {
+            const auto logits = model.logits(there.tokens);
+            sum += tokenLosses(logits, there.targets_BT).sum().item<double>();
+            hits.add(countHits(logits, there.targets_BT));
+        } else {
+            sum += model.loss(there.tokens, there.targets_BT).item<double>() * double(there.counted);
+        }
+        result.counted += there.counted;
+        done += group.size();
+        job.progress({double(done), double(rows.size()), hits.total > 0 ? "images" : "rows", "evaluating"});
     }
-    result.complete = done == batches.size();
+    result.complete = done == rows.size();
     result.loss = result.counted > 0 ? sum / double(result.counted) : std::numeric_limits<double>::quiet_NaN();
+    if (hits.total > 0) result.accuracy = double(hits.right1) / double(hits.total);
     return result;
 }
 

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
+#include <span>
 #include <vector>
 
 namespace resect {
@@ -38,10 +40,11 @@ torch::Tensor routerBalanceLoss(const std::vector<torch::Tensor>& logits_BTE, co
 struct Evaluation {
     double loss = 0;                 ///< mean cross entropy per counted position; NaN when nothing was evaluated
     std::int64_t counted = 0;
+    double accuracy = std::numeric_limits<double>::quiet_NaN();   ///< of images: share of the labels that are the likeliest; NaN for text
     bool complete = false;           ///< false: stopped early
     double perplexity() const noexcept;
 };
-/// Without gradients, batch by batch.
-Evaluation evaluate(const LanguageModel& model, const std::vector<TrainBatch>& batches, const JobContext& job);
+/// Without gradients, in order, `batchRows` rows at a time.
+Evaluation evaluate(const LanguageModel& model, std::span<const TokenRow> rows, int batchRows, const JobContext& job);
 
 }  // namespace resect

@@ -69,7 +69,7 @@ std::vector<ParameterInfo> optimiserParameters(const RecipeDefaults& defaults) {
 std::vector<ParameterInfo> evaluationParameters() {
     return {
         integer("eval_every", "Evaluate every", "Steps between evaluations; 0 evaluates with each checkpoint only.", "steps", 25, 0, kManySteps),
-        integer("eval_rows", "Evaluation rows", "At most so many rows are evaluated.", "rows", 64, 1, 1e9),
+        integer("eval_rows", "Evaluation rows", "At most so many rows are evaluated; 0 takes 64 rows of text, or 1,000 images.", "rows", 0, 0, 1e9),
         real("eval_fraction", "Held out", "Share of the rows, at the end of the data, kept for evaluation when there is no evaluation file.", "", 0.1, 0, 0.9),
         integer("checkpoint_every", "Checkpoint every", "Steps between checkpoints; 0 writes one at the end only.", "steps", 100, 0, kManySteps),
         advanced(integer("keep", "Keep", "Newest checkpoints that stay beside the best one.", "checkpoints", 1, 1, 1e6)),

@@ -54,7 +54,8 @@ struct TrainOptions {
     // Distillation
     double distillWeight = 0, distillTemperature = 1;
     // Evaluation and keeping
-    std::int64_t evalEvery = 0, evalRows = 64, checkpointEvery = 0;
+    std::int64_t evalEvery = 0, checkpointEvery = 0;
+    std::int64_t evalRows = 0;              ///< 0 = 64 rows of text, 1,000 images
     double evalFraction = 0.1;
     int keep = 1;                           ///< newest checkpoints kept beside the best one
     // Where a recipe declares them

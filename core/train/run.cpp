@@ -5,7 +5,7 @@
 #include "core/base/files.h"
 #include "core/base/numbers.h"
 #include "core/checkpoint/checkpoint_writer.h"
-#include "core/data/dataset.h"
+#include "core/data/image_set.h"
 #include "core/export/hf_writer.h"
 #include "core/surgery/edit_plan.h"
 #include "core/train/estimate.h"
@@ -52,33 +52,42 @@ DataOptions dataOptions(const RunData& data, const TrainOptions& options, int ro
     wanted.maxBytes = data.maxBytes;
     wanted.answersOnly = options.answersOnly;
     wanted.chatTemplateFolder = source;
+    wanted.padToSquare = data.imageAspect == "pad";
     return wanted;
 }
 
+std::int64_t evalRowsFor(const TrainOptions& options, const ModelShape& shape) {
+    constexpr std::int64_t kTextRows = 64, kImages = 1000;
+    return options.evalRows > 0 ? options.evalRows : shape.image ? kImages : kTextRows;
+}
+
 /// Training rows, and evaluation rows from their own file or from the tail of the training data.
-TrainData loadData(const RunJob& job, const TrainOptions& options, const ModelShape& shape, std::vector<Problem>& problems) {
+TrainData loadData(const RunJob& job, const TrainOptions& options, const ModelShape& shape, std::vector<Problem>& problems, const JobContext& context) {
+    if (shape.image && shape.image->labels == 0) throw Error(ErrorCode::Unsupported, shape.modelType, "has no classifier whose labels could be trained on");
     const int rowLength = rowLengthFor(options, shape);
-    const auto tokenizer = tokenizerOf(folderOf(job.source));
-    auto training = loadDataset(job.data.file, tokenizer.get(), shape.vocabSize, dataOptions(job.data, options, rowLength, folderOf(job.source)));
+    const auto folder = folderOf(job.source);
+    const auto tokenizer = tokenizerOf(folder);
+    const std::int64_t evalRows = evalRowsFor(options, shape);
+    auto training = loadModelData(job.data.file, folder, shape, tokenizer.get(), dataOptions(job.data, options, rowLength, folder), context);
     problems = training.problems;
     TrainData data{std::move(training.rows), {}, training.fingerprint, training.description};
     dropUntargeted(data.rows);
     if (!job.evalData.file.empty()) {
-        auto wanted = dataOptions(job.evalData, options, rowLength, folderOf(job.source));
-        wanted.maxRows = wanted.maxRows > 0 ? std::min(wanted.maxRows, options.evalRows) : options.evalRows;
-        auto evaluation = loadDataset(job.evalData.file, tokenizer.get(), shape.vocabSize, wanted);
+        auto wanted = dataOptions(job.evalData, options, rowLength, folder);
+        wanted.maxRows = wanted.maxRows > 0 ? std::min(wanted.maxRows, evalRows) : evalRows;
+        auto evaluation = loadModelData(job.evalData.file, folder, shape, tokenizer.get(), wanted, context);
         problems.insert(problems.end(), evaluation.problems.begin(), evaluation.problems.end());
         data.evalRows = std::move(evaluation.rows);
         dropUntargeted(data.evalRows);
         data.fingerprint += "+" + evaluation.fingerprint;
     } else if (options.evalFraction > 0 && data.rows.size() > 1) {
         const auto share = static_cast<std::int64_t>(std::llround(options.evalFraction * double(data.rows.size())));
-        const auto most = std::min(options.evalRows, static_cast<std::int64_t>(data.rows.size()) - 1);
+        const auto most = std::min(evalRows, static_cast<std::int64_t>(data.rows.size()) - 1);
         const auto held = std::clamp<std::int64_t>(share, 1, most);
         data.evalRows.assign(std::make_move_iterator(data.rows.end() - held), std::make_move_iterator(data.rows.end()));
         data.rows.resize(data.rows.size() - static_cast<std::size_t>(held));
     }
-    if (data.rows.empty()) throw Error(ErrorCode::BadInput, job.data.file.string(), "holds no row that can be trained on");
+    if (data.rows.empty()) throw Error(ErrorCode::BadInput, job.data.file.string(), shape.image ? "holds no labelled image" : "holds no row that can be trained on");
     return data;
 }
 
@@ -114,7 +123,7 @@ public:
         say(LogLevel::Info, formatCount(double(trainee.trainableParameters())) + " trained parameters.");
         if (!restoreNewest(trainee, state) && !measureStart(trainee)) return Trainer::End::Stopped;
         if (m_options.distillWeight > 0 && !m_teacher) loadReference();
-        Trainer trainer({trainee, m_options.distillWeight > 0 ? m_teacher.get() : nullptr, m_data.rows, m_evalBatches, m_options, m_job.seed}, m_folder, m_state,
+        Trainer trainer({trainee, m_options.distillWeight > 0 ? m_teacher.get() : nullptr, m_data.rows, m_data.evalRows, m_options, m_job.seed}, m_folder, m_state,
                         m_context);
         const auto end = trainer.run();
         m_state = trainer.state();
@@ -149,7 +158,6 @@ private:
     std::optional<Cut> m_cut;                  // of the source, when there is a plan
     ModelShape m_sourceShape, m_shape;
     TrainData m_data;
-    std::vector<TrainBatch> m_evalBatches;
     std::unique_ptr<LanguageModel> m_teacher;
     std::vector<RunCheckpoint> m_checkpoints;  // that may be continued from, newest last
     TrainState m_state;
@@ -195,12 +203,11 @@ void Session::prepareCutBase() {
 void Session::readData() {
     say(LogLevel::Info, "Reading " + m_job.data.file.string() + ".");
     std::vector<Problem> problems;
-    m_data = loadData(m_job, m_options, m_shape, problems);
-    m_evalBatches = makeBatches(m_data.evalRows, m_options.batchRows);
+    m_data = loadData(m_job, m_options, m_shape, problems, m_context);
     m_state.dataFingerprint = m_data.fingerprint;
-    m_folder.log(LogLevel::Info, m_data.description + "; trained on " + formatThousands(static_cast<std::int64_t>(m_data.rows.size())) + " rows, evaluated on " +
+    m_folder.log(LogLevel::Info, m_data.description + "; trained on " + formatThousands(static_cast<std::int64_t>(m_data.rows.size())) + (m_shape.image ? " images" : " rows") + ", evaluated on " +
                                      formatThousands(static_cast<std::int64_t>(m_data.evalRows.size())) + ".");
-    for (const auto& problem : problems) m_folder.log(LogLevel::Warning, problem.subject + ": " + problem.message);
+    for (const auto& problem : problems) m_folder.log(problem.severity == Severity::Note ? LogLevel::Info : LogLevel::Warning, problem.subject + ": " + problem.message);
 }
 
 void Session::requireMemory() {
@@ -269,43 +276,49 @@ void Session::loadReference() {
 
 void Session::measureReference() {
     const bool differs = !m_job.reference.empty() || !m_job.plan.is_null();
-    if (m_evalBatches.empty() || !differs) return;
+    if (m_data.evalRows.empty() || !differs) return;
     loadReference();
     say(LogLevel::Info, "Measuring the uncut model.");
-    const auto result = evaluate(*m_teacher, m_evalBatches, m_context);
+    const auto result = evaluate(*m_teacher, m_data.evalRows, m_options.batchRows, m_context);
     if (m_options.distillWeight == 0) m_teacher.reset();
     if (!result.complete) return;
     if (!std::isfinite(result.loss)) throw Error(ErrorCode::BadInput, m_job.source.string(), "the uncut model's loss is not a number; look for damaged weights (resect-cli inspect --deep, or Check all data on the Overview page)");
     m_state.baselineLoss = result.loss;
+    m_state.baselineAccuracy = result.accuracy;
 }
 
 /// The loss before the first step. False when it was stopped.
 bool Session::measureStart(Trainee& trainee) {
     m_folder.truncateMetrics(0, -1);
-    if (m_evalBatches.empty()) return true;
+    if (m_data.evalRows.empty()) return true;
     say(LogLevel::Info, "Measuring the model before the first step.");
     trainee.parts().setTraining(false);
-    const auto result = evaluate(trainee.model(), m_evalBatches, m_context);
+    const auto result = evaluate(trainee.model(), m_data.evalRows, m_options.batchRows, m_context);
     if (!result.complete) return false;
     if (!std::isfinite(result.loss))
         throw Error(ErrorCode::BadInput, m_base->folder().string(), "the model's loss is not a number before the first step; look for damaged weights (resect-cli inspect --deep, or Check all data on the Overview page)");
     m_state.cutLoss = m_state.evalLoss = result.loss;
-    if (std::isnan(m_state.baselineLoss) && m_options.recipe->origin() == Recipe::Origin::Checkpoint) m_state.baselineLoss = result.loss;
+    m_state.cutAccuracy = m_state.evalAccuracy = result.accuracy;
+    if (std::isnan(m_state.baselineLoss) && m_options.recipe->origin() == Recipe::Origin::Checkpoint) m_state.baselineLoss = result.loss, m_state.baselineAccuracy = result.accuracy;
     protocol::MetricsRow row;
     row.event = "eval";
     row.evalLoss = result.loss;
     row.evalPerplexity = result.perplexity();
+    if (std::isfinite(result.accuracy)) row.evalAccuracy = result.accuracy;
     m_folder.append(row);
     return true;
 }
 
 std::string Session::summary() const {
     std::string text = "Finished after " + formatThousands(m_state.step) + " steps and " + formatDuration(m_state.seconds) + ".";
-    if (m_evalBatches.empty()) return text;
-    text += " Perplexity " + toText(std::exp(m_state.cutLoss), 4) + " before, " + toText(std::exp(m_state.bestLoss), 4) + " at its best (step " +
+    if (m_data.evalRows.empty()) return text;
+    if (m_shape.image)
+        text += " Accuracy " + toText(m_state.cutAccuracy, 4) + " before, " + toText(m_state.bestAccuracy, 4) + " at its best (step " + std::to_string(m_state.bestStep) + "); loss " +
+                toText(m_state.cutLoss, 4) + " and " + toText(m_state.bestLoss, 4) + ".";
+    else text += " Perplexity " + toText(std::exp(m_state.cutLoss), 4) + " before, " + toText(std::exp(m_state.bestLoss), 4) + " at its best (step " +
             std::to_string(m_state.bestStep) + ").";
     const double recovered = (m_state.cutLoss - m_state.bestLoss) / (m_state.cutLoss - m_state.baselineLoss);
-    if (std::isfinite(recovered)) text += " " + toText(100 * recovered, 3) + " % of the lost loss is back, what any model learns from this text included.";
+    if (std::isfinite(recovered)) text += " " + toText(100 * recovered, 3) + " % of the lost loss is back, what any model learns from this " + (m_shape.image ? "data" : "text") + " included.";
     return text;
 }
 
@@ -401,7 +414,7 @@ JobShapes shapesOfJob(const RunJob& job) {
 
 std::int64_t countTrainRows(const RunJob& job, const TrainOptions& options, const ModelShape& shape) {
     std::vector<Problem> problems;
-    return static_cast<std::int64_t>(loadData(job, options, shape, problems).rows.size());
+    return static_cast<std::int64_t>(loadData(job, options, shape, problems, {}).rows.size());
 }
 
 }  // namespace resect

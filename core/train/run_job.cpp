@@ -37,14 +37,20 @@ std::int64_t countField(const Json& object, const char* field, const std::string
 }
 
 RunData readData(const Json& json, const std::string& subject) {
-    refuseUnknown(json, {"file", "maxRows", "maxBytes"}, subject);
+    refuseUnknown(json, {"file", "maxRows", "maxBytes", "imageAspect"}, subject);
     RunData data{stringField(json, "file", subject), countField(json, "maxRows", subject), 0};
+    data.imageAspect = stringField(json, "imageAspect", subject, "");
+    if (!data.imageAspect.empty() && data.imageAspect != "pad") throw Error(ErrorCode::BadInput, subject, "imageAspect: expected pad, found " + data.imageAspect);
     data.maxBytes = static_cast<std::uint64_t>(countField(json, "maxBytes", subject));
     if (data.file.empty()) throw Error(ErrorCode::BadInput, subject, "file: expected a path, found an empty text");
     return data;
 }
 
-Json dataJson(const RunData& data) { return {{"file", data.file.string()}, {"maxRows", data.maxRows}, {"maxBytes", data.maxBytes}}; }
+Json dataJson(const RunData& data) {
+    Json json{{"file", data.file.string()}, {"maxRows", data.maxRows}, {"maxBytes", data.maxBytes}};
+    if (!data.imageAspect.empty()) json["imageAspect"] = data.imageAspect;
+    return json;
+}
 
 }  // namespace
 

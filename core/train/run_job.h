@@ -7,11 +7,12 @@
 
 namespace resect {
 
-/// A file of rows to train on or to evaluate.
+/// A file of rows, or a set of images, to train on or to evaluate.
 struct RunData {
     std::filesystem::path file;
     std::int64_t maxRows = 0;      ///< 0 = all
     std::uint64_t maxBytes = 0;    ///< of a text file; 0 = all
+    std::string imageAspect{};     ///< "pad": pictures are padded to squares first; "" = as the checkpoint says
 };
 
 /// What a run shall do: `job.json` of a run folder.

@@ -14,8 +14,8 @@ namespace {
 
 constexpr std::string_view kStem = "step-";
 
-RESECT_JSON_FIELDS(TrainState, step, tokens, position, seconds, rateScale, nonFinite, evaluationDue, loss, evalLoss, baselineLoss, cutLoss, bestLoss, bestStep,
-                   jobKey, dataFingerprint, metricsBytes, row)
+RESECT_JSON_FIELDS(TrainState, step, tokens, position, seconds, rateScale, nonFinite, evaluationDue, loss, evalLoss, baselineLoss, cutLoss, bestLoss, evalAccuracy, baselineAccuracy, cutAccuracy,
+                   bestAccuracy, bestStep, jobKey, dataFingerprint, metricsBytes, row)
 
 }  // namespace
 

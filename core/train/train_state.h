@@ -24,6 +24,8 @@ struct TrainState {
     double baselineLoss = std::numeric_limits<double>::quiet_NaN();   ///< of the uncut model
     double cutLoss = std::numeric_limits<double>::quiet_NaN();        ///< before the first step
     double bestLoss = std::numeric_limits<double>::quiet_NaN();       ///< lowest evaluation loss among the checkpoints
+    double evalAccuracy = evalLoss, baselineAccuracy = evalLoss, cutAccuracy = evalLoss;   ///< of images, with those losses; NaN = none
+    double bestAccuracy = evalLoss;      ///< of the checkpoint with the lowest loss
     std::int64_t bestStep = -1;          ///< of that checkpoint
     std::string jobKey, dataFingerprint; ///< what the run was started with
     std::uint64_t metricsBytes = 0;      ///< of metrics.jsonl before the row of this checkpoint

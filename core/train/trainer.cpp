@@ -44,7 +44,12 @@ Trainer::Trainer(TrainInputs inputs, RunFolder& folder, TrainState state, const 
         status.step = m_state.step;
         status.totalSteps = m_totalSteps;
         status.tokens = m_state.tokens;
+        status.unit = !inputs.rows.empty() && inputs.rows.front().image.set ? "images" : "tokens";
         status.loss = m_state.loss;
+        status.evalAccuracy = m_state.evalAccuracy;
+        status.baselineAccuracy = m_state.baselineAccuracy;
+        status.cutAccuracy = m_state.cutAccuracy;
+        status.bestAccuracy = m_state.bestAccuracy;
         status.evalPerplexity = std::exp(m_state.evalLoss);
         status.baselinePerplexity = std::exp(m_state.baselineLoss);
         status.cutPerplexity = std::exp(m_state.cutLoss);
@@ -159,7 +164,7 @@ void Trainer::showStep(const BatchLoss& loss, double rate, double norm, std::int
 
 bool Trainer::evaluateNow() {
     m_in.trainee.parts().setTraining(false);
-    const auto result = evaluate(m_in.trainee.model(), m_in.evalBatches, JobContext(m_job.stopToken(), {}));
+    const auto result = evaluate(m_in.trainee.model(), m_in.evalRows, m_in.options.batchRows, JobContext(m_job.stopToken(), {}));
     m_in.trainee.parts().setTraining(true);
     m_state.evaluationDue = !result.complete;
     if (!result.complete) return true;
@@ -168,13 +173,16 @@ bool Trainer::evaluateNow() {
         return false;
     }
     m_state.evalLoss = result.loss;
+    m_state.evalAccuracy = result.accuracy;
     auto metrics = row("eval");
     metrics.evalLoss = result.loss;
     metrics.evalPerplexity = result.perplexity();
+    metrics.evalAccuracy = numberOrNull(result.accuracy);
     metrics.recovery = numberOrNull(recovery(result.loss));
     m_folder.append(metrics);
     m_folder.update([&](RunStatus& status) {
         status.evalPerplexity = result.perplexity();
+        status.evalAccuracy = result.accuracy;
         status.recovery = recovery(result.loss);
     });
     return true;
@@ -184,7 +192,7 @@ bool Trainer::finishStep() {
     const bool wasDue = m_state.evaluationDue;
     const bool keep = finished() || isDue(m_in.options.checkpointEvery);
     const bool look = keep || wasDue || isDue(m_in.options.evalEvery);
-    if (look && !m_in.evalBatches.empty() && !evaluateNow()) return false;
+    if (look && !m_in.evalRows.empty() && !evaluateNow()) return false;
     if (m_state.evaluationDue) return true;  // stopped meanwhile
     if (m_savedStep == m_state.step) {
         if (wasDue) judgeSaved();
@@ -201,11 +209,11 @@ bool Trainer::finishStep() {
 
 void Trainer::noteBest() {
     // Without evaluation rows the newest is the best there is.
-    const bool measured = !m_in.evalBatches.empty() && !m_state.evaluationDue;
-    const bool better = m_in.evalBatches.empty() || (measured && !(m_state.evalLoss >= m_state.bestLoss));
+    const bool measured = !m_in.evalRows.empty() && !m_state.evaluationDue;
+    const bool better = m_in.evalRows.empty() || (measured && !(m_state.evalLoss >= m_state.bestLoss));
     if (!better && m_state.bestStep >= 0) return;
     m_state.bestStep = m_state.step;
-    if (measured) m_state.bestLoss = m_state.evalLoss;
+    if (measured) m_state.bestLoss = m_state.evalLoss, m_state.bestAccuracy = m_state.evalAccuracy;
 }
 
 void Trainer::judgeSaved() {
@@ -219,7 +227,7 @@ void Trainer::judgeSaved() {
 void Trainer::writePointers() {
     writeFileAtomically(m_folder.checkpoints() / "last", "step-" + std::to_string(m_state.step) + "\n");
     writeFileAtomically(m_folder.checkpoints() / "best", "step-" + std::to_string(m_state.bestStep) + "\n");
-    m_folder.update([&](RunStatus& status) { status.bestPerplexity = std::exp(m_state.bestLoss); });
+    m_folder.update([&](RunStatus& status) { status.bestPerplexity = std::exp(m_state.bestLoss), status.bestAccuracy = m_state.bestAccuracy; });
 }
 
 void Trainer::writeCheckpoint() {

@@ -20,7 +20,7 @@ struct TrainInputs {
     Trainee& trainee;
     const LanguageModel* teacher;                 ///< null without distillation
     const std::vector<TokenRow>& rows;            ///< trained on; every row has a target
-    const std::vector<TrainBatch>& evalBatches;   ///< empty = no evaluation
+    const std::vector<TokenRow>& evalRows;        ///< empty = no evaluation
     const TrainOptions& options;
     std::uint64_t seed;
 };

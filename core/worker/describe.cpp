@@ -189,6 +189,7 @@ ModelMessage describe(const OpenedCheckpoint& opened) {
     message.vocabSize = shape.vocabSize;
     message.hiddenSize = shape.hiddenSize;
     message.maxPositions = shape.maxPositions;
+    message.input = shape.image ? "images" : "text";
     message.embeddingParameters = parametersOf(anatomy, ComponentKind::Embedding, -1);
     message.finalNormParameters = parametersOf(anatomy, ComponentKind::FinalNorm, -1);
     message.headParameters = parametersOf(anatomy, ComponentKind::LmHead, -1);

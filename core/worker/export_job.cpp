@@ -4,6 +4,8 @@
 #include "core/base/files.h"
 #include "core/base/numbers.h"
 #include "core/export/verify_script.h"
+#include "core/measure/image_batch.h"
+#include "core/models/tower_model.h"
 #include "core/worker/describe.h"
 #include "core/worker/gguf_job.h"
 
@@ -21,41 +23,58 @@ namespace {
 
 constexpr int kCompareRows = 4, kCompareTokens = 64;
 
-/// One text for one picture of noise: of LLaVA with a place for each of its rows, then words.
-std::vector<std::vector<std::int64_t>> textsForPictures(const ModelShape& shape, int length) {
-    std::vector<std::int64_t> row;
-    if (!shape.link.featureBlocks.empty())
-        row.assign(static_cast<std::size_t>(shape.towers.front().shape.image->tokens() - (shape.link.dropsClassToken ? 1 : 0)), shape.link.imageTokenId);
-    std::mt19937_64 random(20);
-    const auto vocabulary = static_cast<std::uint64_t>(shape.vocabSize);
-    for (int t = 0; t < length; ++t) {
-        const auto id = static_cast<std::int64_t>(random() % vocabulary);
-        row.push_back(id == shape.link.imageTokenId ? (id + 1) % shape.vocabSize : id);
-    }
-    return {row};
+/// A picture that any program can make again: sin(0.1 (channel + 1) x + 0.07 y), [1, C, height, width].
+torch::Tensor wavePicture(const ImageShape& image) {
+    const auto x_W = torch::arange(image.width, torch::kFloat64) * 0.1, y_H = torch::arange(image.height, torch::kFloat64) * 0.07;
+    const auto channel_C = torch::arange(1, image.channels + 1, torch::kFloat64);
+    return torch::sin(channel_C.view({1, -1, 1, 1}) * x_W.view({1, 1, 1, -1}) + y_H.view({1, 1, -1, 1})).to(torch::kFloat32);
 }
 
-std::vector<std::vector<std::int64_t>> comparisonRows(const OpenedCheckpoint& source, const ExportRequest& request) {
+/// A picture and random words; of LLaVA with a place for each row of the picture before them.
+TokenBatch pictureAndText(const ModelShape& shape, int length) {
+    const ImageShape& image = *shape.towers.front().shape.image;
+    std::vector<std::int64_t> ids;
+    if (!shape.link.featureBlocks.empty()) ids.assign(static_cast<std::size_t>(imageRows(shape)), shape.link.imageTokenId);
+    std::mt19937_64 random(20);
+    for (int t = 0; t < length; ++t) {
+        const auto id = static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(shape.vocabSize));
+        ids.push_back(id == shape.link.imageTokenId ? (id + 1) % shape.vocabSize : id);
+    }
+    TokenBatch batch;
+    batch.ids_BT = torch::tensor(ids, torch::kInt64).unsqueeze(0);
+    batch.pixels_BCHW = wavePicture(image);
+    return batch;
+}
+
+/// What both models run: rows of the given text or images, else random tokens or one picture.
+std::vector<TokenBatch> comparisonBatches(const OpenedCheckpoint& source, const ExportRequest& request, const JobContext& job) {
     const ModelShape& shape = source.shape();
     const int length = static_cast<int>(shape.maxPositions > 0 ? std::min<std::int64_t>(kCompareTokens, shape.maxPositions) : kCompareTokens);
-    std::vector<std::vector<std::int64_t>> rows;
-    if (shape.image) return {{}};  // one picture of noise
-    if (!shape.towers.empty()) return textsForPictures(shape, length);
+    std::vector<TokenBatch> batches;
+    const auto add = [&](const std::vector<std::int64_t>& ids) { batches.emplace_back().ids_BT = torch::tensor(ids, torch::kInt64).unsqueeze(0); };
+    if (!shape.towers.empty()) return {pictureAndText(shape, length)};
+    if (shape.image) batches.emplace_back().pixels_BCHW = wavePicture(*shape.image);  // first: the one that verify_export.py can make too
     if (request.data) {
-        protocol::DataMessage data = *request.data;
-        data.rowLength = length;
-        data.maxRows = kCompareRows;
-        data.layout = "chunks";
-        for (TokenRow& row : source.data(data).rows) rows.push_back(std::move(row.ids));
-        return rows;
+        protocol::DataMessage wanted = *request.data;
+        wanted.rowLength = length;
+        wanted.maxRows = kCompareRows;
+        wanted.layout = "chunks";
+        const Dataset data = source.data(wanted, job);
+        for (const TokenRow& row : data.rows) {
+            const TokenRow* const one = &row;
+            if (row.image.set) batches.emplace_back().pixels_BCHW = imagePixels(std::span(&one, 1));
+            else add(row.ids);
+        }
+        return batches;
     }
+    if (shape.image) return batches;
     std::mt19937_64 random(20);
     for (int r = 0; r < kCompareRows; ++r) {
         std::vector<std::int64_t> row;
         for (int t = 0; t < length; ++t) row.push_back(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(shape.vocabSize)));
-        rows.push_back(std::move(row));
+        add(row);
     }
-    return rows;
+    return batches;
 }
 
 std::vector<torch::Tensor> streamedLogits(const Checkpoint& checkpoint, const Cut& cut, const std::vector<TokenBatch>& batches, const JobContext& job) {
@@ -75,13 +94,28 @@ std::vector<torch::Tensor> streamedLogits(const Checkpoint& checkpoint, const Cu
     return all;
 }
 
-/// The likeliest tokens after each of the first ones, as another program can check them.
-Json sampleOf(const std::vector<std::int64_t>& ids, const torch::Tensor& logits_BTV) {
+/// What another program can check: the likeliest tokens or labels at some positions, of CLIP the similarity; null where stock classes give no logits.
+Json sampleOf(const TokenBatch& batch, const torch::Tensor& logits_BTV, const ModelShape& shape) {
     constexpr std::int64_t kTokens = 32, kLikeliest = 8;
-    const auto tokens = std::min<std::int64_t>(kTokens, logits_BTV.size(1));
-    const auto [values, top] = torch::log_softmax(logits_BTV[0].narrow(0, 0, tokens).to(torch::kFloat64), -1).topk(std::min(kLikeliest, logits_BTV.size(2)), -1);
-    Json sample{{"input_ids", std::vector<std::int64_t>(ids.begin(), ids.begin() + tokens)}, {"top_ids", Json::array()}, {"top_log_probabilities", Json::array()}};
-    for (std::int64_t t = 0; t < tokens; ++t) {
+    const std::string loader = transformersClass(shape);
+    if (loader.empty() || loader == "AutoModel") return nullptr;
+    Json sample{{"class", loader}};
+    const std::int64_t positions = logits_BTV.size(1), count = std::min(kTokens, positions);
+    const std::int64_t first = batch.pixels_BCHW.defined() ? positions - count : 0;  // places of a picture come first
+    if (batch.pixels_BCHW.defined()) sample["picture"] = batch.pixels_BCHW.sizes().slice(1).vec();
+    if (batch.ids_BT.defined()) {
+        const auto ids_T = batch.ids_BT[0].contiguous();
+        const std::int64_t listed = batch.pixels_BCHW.defined() ? ids_T.size(0) : count;
+        sample["input_ids"] = std::vector<std::int64_t>(ids_T.data_ptr<std::int64_t>(), ids_T.data_ptr<std::int64_t>() + listed);
+    }
+    if (shape.link.projectionSize > 0) {
+        sample["similarity"] = logits_BTV[0][0][0].item<double>();
+        return sample;
+    }
+    sample["first_position"] = first;
+    const auto [values, top] = torch::log_softmax(logits_BTV[0].narrow(0, first, count).to(torch::kFloat64), -1).topk(std::min(kLikeliest, logits_BTV.size(2)), -1);
+    sample["top_ids"] = sample["top_log_probabilities"] = Json::array();
+    for (std::int64_t t = 0; t < count; ++t) {
         Json row = Json::array(), logs = Json::array();
         for (std::int64_t k = 0; k < top.size(1); ++k) row.push_back(top[t][k].item<std::int64_t>()), logs.push_back(values[t][k].item<double>());
         sample["top_ids"].push_back(std::move(row));
@@ -118,20 +152,8 @@ void requireEqual(const LogitComparison& comparison, bool narrowed) {
 
 }  // namespace
 
-LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const Checkpoint& written, const std::vector<std::vector<std::int64_t>>& rows, const JobContext& job) {
+LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const Checkpoint& written, const std::vector<TokenBatch>& batches, const JobContext& job) {
     const torch::InferenceMode guard;
-    const Anatomy anatomy = Anatomy::of(candidate);
-    std::vector<TokenBatch> batches;
-    for (const auto& row : rows) {
-        TokenBatch batch;
-        const ModelShape& shape = anatomy.shape();
-        if (const auto& image = shape.towers.empty() ? shape.image : shape.towers.front().shape.image) {
-            auto generator = torch::make_generator<torch::CPUGeneratorImpl>(20);
-            batch.pixels_BCHW = torch::randn({1, image->channels, image->height, image->width}, generator);
-        }
-        if (!shape.image) batch.ids_BT = torch::tensor(row, torch::kInt64).unsqueeze(0);
-        batches.push_back(std::move(batch));
-    }
     const auto expected = streamedLogits(candidate, cut, batches, job);
     const auto found = streamedLogits(written, {}, batches, job);
     LogitComparison result;
@@ -143,7 +165,7 @@ LogitComparison compareLogits(const Checkpoint& candidate, const Cut& cut, const
         klSum += (p.exp() * (p - q)).sum().item<double>();
         result.tokens += expected[i].size(0) * expected[i].size(1);
     }
-    if (!rows.empty() && !batches.front().pixels_BCHW.defined()) result.sample = sampleOf(rows.front(), found.front());
+    if (!batches.empty()) result.sample = sampleOf(batches.front(), found.front(), Anatomy::of(written).shape());
     result.kl = result.tokens > 0 ? klSum / static_cast<double>(result.tokens) : 0;
     return result;
 }
@@ -170,10 +192,10 @@ protocol::ExportMessage exportChecked(const OpenedCheckpoint& source, const Expo
     options.provenance["source"] = {{"path", source.name()}, {"fingerprint", source.checkpoint().fingerprint()}};
     if (request.plan) options.provenance["plan"] = request.plan->toJson();
 
-    const auto rows = comparisonRows(source, request);
+    const auto batches = comparisonBatches(source, request, job);
     protocol::ExportMessage message;
     const ExportResult result = exportHuggingFace(source.checkpoint(), source.anatomy(), cut, request.to, options, job, [&](const fs::path& staged) {
-        const LogitComparison comparison = compareLogits(source.checkpoint(), cut, Checkpoint::open(staged), rows, job);
+        const LogitComparison comparison = compareLogits(source.checkpoint(), cut, Checkpoint::open(staged), batches, job);
         requireEqual(comparison, narrows(source.checkpoint(), options.dtype));
         if (!comparison.sample.is_null()) {
             writeFileAtomically(staged / kVerifyScript, verifyScript());

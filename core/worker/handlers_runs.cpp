@@ -10,6 +10,8 @@
 #include "core/worker/server.h"
 #include "core/worker/session.h"
 
+#include <algorithm>
+
 namespace resect {
 
 namespace fs = std::filesystem;
@@ -21,7 +23,8 @@ RunData runData(const Json& args, const char* field) {
     if (!args.contains(field) || args[field].is_null()) return data;
     const auto message = args[field].get<protocol::DataMessage>();
     data.file = message.file;
-    data.maxRows = message.maxRows;
+    data.maxRows = std::max<std::int64_t>(0, message.maxRows);
+    data.imageAspect = message.imageAspect;
     return data;
 }
 
@@ -47,6 +50,7 @@ protocol::EstimateMessage estimate(const RunJob& job, Probe probe, const JobCont
     message.trainableParameters = found.trainableParameters;
     message.steps = found.steps;
     message.tokens = found.tokens;
+    message.unit = found.images ? "images" : "tokens";
     message.seconds = found.seconds;
     message.basis = found.basis;
     message.problems = describe(found.problems);

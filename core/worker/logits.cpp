@@ -1,7 +1,9 @@
 #include "core/worker/logits.h"
 
 #include "core/base/error.h"
+#include "core/base/numbers.h"
 #include "core/data/dataset.h"
+#include "core/measure/image_batch.h"
 #include "core/models/tensor_file.h"
 
 #include <torch/types.h>
@@ -10,6 +12,8 @@
 namespace resect {
 
 namespace {
+
+constexpr std::int64_t kMostTokens = 1 << 17;   // of pictures in one pass
 
 using Named = std::vector<std::pair<std::string, torch::Tensor>>;
 
@@ -30,12 +34,27 @@ struct Input {
     torch::Tensor labels_B1;  // of pictures, where given
 };
 
-Input readPictures(const LogitsRequest& request) {
+Input readPictures(const OpenedCheckpoint& opened, const LogitsRequest& request, const JobContext& job) {
     const std::string subject = request.input.string();
-    if (request.input.empty()) throw Error(ErrorCode::Usage, "--input", "this model runs pictures: give a safetensors file with pixel_values [B, C, height, width]");
+    Input input;
+    if (!request.image.empty()) {
+        protocol::DataMessage wanted;
+        wanted.file = request.image.string();
+        wanted.maxRows = 0;
+        wanted.imageAspect = request.imageAspect;
+        const Dataset data = opened.data(wanted, job);
+        if (data.tokens > kMostTokens)
+            throw Error(ErrorCode::Usage, request.image.string(), "holds " + formatThousands(std::ssize(data.rows)) + " images, too many for one pass; eval runs many");
+        std::vector<const TokenRow*> rows;
+        std::vector<std::int64_t> labels;
+        for (const TokenRow& row : data.rows) rows.push_back(&row), labels.push_back(row.targets.front());
+        input.batch.pixels_BCHW = imagePixels(rows);
+        if (data.targets == std::ssize(labels)) input.labels_B1 = torch::tensor(labels, torch::kInt64).view({-1, 1});
+        return input;
+    }
+    if (request.input.empty()) throw Error(ErrorCode::Usage, "logits", "this model runs pictures: give an image, or a safetensors file with pixel_values [B, C, height, width]");
     auto tensors = readTensors(request.input);
     if (!tensors.contains("pixel_values")) throw Error(ErrorCode::BadInput, subject + ": pixel_values", "expected pictures [B, C, height, width], found none");
-    Input input;
     input.batch.pixels_BCHW = tensors["pixel_values"].to(torch::kFloat32);
     if (tensors.contains("labels")) input.labels_B1 = tensors["labels"].to(torch::kInt64).view({-1, 1});
     return input;
@@ -101,7 +120,8 @@ void addGradients(const OpenedCheckpoint& opened, const Input& input, const Comp
 Named computeLogits(OpenedCheckpoint& opened, const LogitsRequest& request, const Compute& compute, const JobContext& job) {
     const ModelShape& shape = opened.shape();
     const bool pictures = shape.image.has_value(), towers = !shape.towers.empty();
-    const Input input = pictures ? readPictures(request) : Input{readBatch(request, shape.vocabSize, towers), {}};
+    if (!pictures && !request.image.empty()) throw Error(ErrorCode::Usage, request.image.string(), towers ? "give pictures as pixel_values in a safetensors file, beside input_ids" : "is an image, but the model runs text");
+    const Input input = pictures ? readPictures(opened, request, job) : Input{readBatch(request, shape.vocabSize, towers), {}};
     Named results;
     if (towers && shape.link.projectionSize > 0 && input.batch.ids_BT.defined() && input.batch.pixels_BCHW.defined()) {  // CLIP compares
         const torch::InferenceMode guard;

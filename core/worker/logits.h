@@ -10,7 +10,9 @@ namespace resect {
 
 struct LogitsRequest {
     std::vector<std::int64_t> ids;         ///< one row; empty = read `input`
-    std::filesystem::path input;           ///< safetensors with input_ids [B,T] and optionally attention_mask [B,T]
+    std::filesystem::path input;           ///< safetensors with input_ids [B,T] and optionally attention_mask [B,T]; of image models pixel_values [B,C,height,width]
+    std::filesystem::path image;           ///< of image models: a PNG or JPEG file (or a folder or IDX file of images), prepared as the checkpoint wants it
+    std::string imageAspect;               ///< "pad": padded to a square first
     bool hiddenStates = false, gradients = false;
 };
 

@@ -35,7 +35,7 @@ Workspace workspaceFor(const fs::path& folder, const OpenedCheckpoint& opened) {
 Measured measure(OpenedCheckpoint& opened, const MethodRegistry& registry, const MeasureRequest& request, const JobContext& job) {
     const Method& method = registry.method(request.method);
     const Parameters parameters(method.info().measureParameters, request.set);
-    const Dataset data = opened.data(request.data);
+    const Dataset data = opened.data(request.data, job);
     const Workspace workspace = workspaceFor(request.workspace, opened);
     RunOptions options;
     options.load = opened.loadOptions(request.compute);
@@ -54,6 +54,8 @@ Measured measure(OpenedCheckpoint& opened, const MethodRegistry& registry, const
     report.dataFingerprint = key.dataFingerprint;
     report.dataDescription = data.description;
     report.dtype = key.dtype;
+    for (const Problem& problem : data.problems)
+        if (data.holdsImages()) report.notes.push_back(problem);  // what was assumed and rejected belongs to the result
     report.seed = key.seed;
     report.version = versionText();
     if (report.partial() && report.samplesDone == 0)

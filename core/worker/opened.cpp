@@ -1,6 +1,7 @@
 #include "core/worker/opened.h"
 
 #include "core/base/error.h"
+#include "core/data/image_set.h"
 
 namespace resect {
 
@@ -49,7 +50,8 @@ std::shared_ptr<LanguageModel> OpenedCheckpoint::model(const Compute& compute, c
     return m_model;
 }
 
-Dataset OpenedCheckpoint::data(const protocol::DataMessage& data) const {
+Dataset OpenedCheckpoint::data(const protocol::DataMessage& data, const JobContext& job) const {
+    constexpr std::int64_t kRows = 64, kImages = 1024;
     DataOptions options;
     if (data.layout == "packed") {
         options.layout = RowLayout::Packed;
@@ -61,13 +63,16 @@ Dataset OpenedCheckpoint::data(const protocol::DataMessage& data) const {
         throw Error(ErrorCode::Usage, "layout " + data.layout, "expected auto, chunks, packed or padded");
     }
     const ModelShape& shape = this->shape();
+    if (!data.imageAspect.empty() && data.imageAspect != "pad") throw Error(ErrorCode::Usage, "image aspect " + data.imageAspect, "expected pad");
+    options.padToSquare = data.imageAspect == "pad";
+    options.maxRows = data.maxRows >= 0 ? data.maxRows : shape.image ? kImages : kRows;
+    options.chatTemplateFolder = path();
+    if (shape.image) return loadModelData(data.file, path(), shape, nullptr, options, job);
     if (data.rowLength < 2) throw Error(ErrorCode::Usage, "row length", "expected at least 2 tokens, found " + std::to_string(data.rowLength));
     if (shape.maxPositions > 0 && data.rowLength > shape.maxPositions)
         throw Error(ErrorCode::Usage, "row length", "the model's context is " + std::to_string(shape.maxPositions) + " tokens, asked for " + std::to_string(data.rowLength));
     options.rowLength = data.rowLength;
-    options.maxRows = data.maxRows;
-    options.chatTemplateFolder = path();
-    return loadDataset(data.file, findTokenizer(), shape.vocabSize, options);
+    return loadModelData(data.file, path(), shape, findTokenizer(), options, job);
 }
 
 EditPlan readPlan(const fs::path& file) { return EditPlan::fromJson(readJsonFile(file), file.string()); }

@@ -41,8 +41,8 @@ public:
     /// The resident model, loaded on first use and again when device or dtype change. Its cut is removed before it is handed out.
     std::shared_ptr<LanguageModel> model(const Compute& compute, const JobContext& job = {});
     LoadOptions loadOptions(const Compute& compute) const;
-    /// Tokenises a data file for this checkpoint. Rows are bounded by the model's context.
-    Dataset data(const protocol::DataMessage& data) const;
+    /// Reads a data file for this checkpoint: tokenised text, its rows bounded by the model's context, or images as the model wants them.
+    Dataset data(const protocol::DataMessage& data, const JobContext& job = {}) const;
 
 private:
     Checkpoint m_checkpoint;

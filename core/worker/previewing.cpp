@@ -22,7 +22,7 @@ protocol::PreviewMessage Previewer::preview(OpenedCheckpoint& opened, const Edit
     cut.blocks.resize(opened.shape().blocks.size());
     const std::string key = opened.checkpoint().fingerprint() + Json(data).dump();
     if (key != m_data->key) {
-        m_data->dataset = opened.data(data);
+        m_data->dataset = opened.data(data, job);
         m_data->key = key;
     }
     RunOptions options;

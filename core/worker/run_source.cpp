@@ -24,7 +24,7 @@ struct ScratchFolder {
 Json provenanceOf(const fs::path& run, const fs::path& result) {
     const protocol::RunStatus status = readStatus(run);
     const RunJob job = readRunJob(run);
-    return {{"run",
+    Json json{{"run",
              {{"recipe", job.recipe},
               {"parameters", job.parameters},
               {"plan", job.plan},
@@ -35,6 +35,8 @@ Json provenanceOf(const fs::path& run, const fs::path& result) {
               {"cutPerplexity", status.cutPerplexity},
               {"bestPerplexity", status.bestPerplexity},
               {"recovery", status.recovery}}}};
+    if (status.unit == "images") json["run"].update(Json{{"baselineAccuracy", status.baselineAccuracy}, {"cutAccuracy", status.cutAccuracy}, {"bestAccuracy", status.bestAccuracy}});
+    return json;
 }
 
 }  // namespace

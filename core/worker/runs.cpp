@@ -22,14 +22,15 @@ struct Curve {
 };
 
 constexpr Curve kCurves[] = {
-    {"training/loss", "training loss", "nats", "Mean next-token loss of the rows of each step, before the step.", Direction::Neutral, &MetricsRow::loss, ""},
-    {"training/kl", "KL to the uncut model", "nats", "Mean divergence of the next-token distribution from the uncut model's.", Direction::Neutral, &MetricsRow::kl, ""},
+    {"training/loss", "training loss", "nats", "Mean loss of the rows of each step, before the step: of the next token, of images of the label.", Direction::Neutral, &MetricsRow::loss, ""},
+    {"training/kl", "KL to the uncut model", "nats", "Mean divergence of the predicted distribution from the uncut model's.", Direction::Neutral, &MetricsRow::kl, ""},
     {"training/learning_rate", "learning rate", "", "Of each step, warm-up and schedule included.", Direction::Neutral, &MetricsRow::learningRate, ""},
     {"training/gradient_norm", "gradient norm", "", "Global norm before clipping.", Direction::Neutral, &MetricsRow::gradientNorm, ""},
     {"training/tokens_per_second", "speed", "tokens/s", "Tokens of a step over its time.", Direction::Neutral, &MetricsRow::tokensPerSecond, ""},
-    {"evaluation/loss", "evaluation loss", "nats", "Mean next-token loss of the evaluation rows.", Direction::Neutral, &MetricsRow::evalLoss, "eval"},
+    {"evaluation/loss", "evaluation loss", "nats", "Mean loss of the evaluation rows: of the next token, of images of the label.", Direction::Neutral, &MetricsRow::evalLoss, "eval"},
     {"evaluation/perplexity", "evaluation perplexity", "", "exp of the evaluation loss.", Direction::Neutral, &MetricsRow::evalPerplexity, "eval"},
-    {"evaluation/recovery", "recovered share", "", "Of the loss between the uncut and the cut model before training; what any model learns from the text is included.",
+    {"evaluation/accuracy", "evaluation accuracy", "", "Share of the evaluation images whose likeliest label is right.", Direction::Neutral, &MetricsRow::evalAccuracy, "eval"},
+    {"evaluation/recovery", "recovered share", "", "Of the loss between the uncut and the cut model before training; what any model learns from the data is included.",
      Direction::Neutral, &MetricsRow::recovery, "eval"},
 };
 
@@ -72,7 +73,9 @@ void writeRunReport(const fs::path& folder) {
     report.version = versionText();
     report.samplesDone = status.step;
     report.samplesTotal = status.totalSteps;
-    for (const Curve& curve : kCurves) {
+    for (Curve curve : kCurves) {
+        if (status.unit == "images" && curve.value == &MetricsRow::tokensPerSecond) curve.name = "training/images_per_second", curve.unit = "images/s", curve.help = "Images of a step over its time.";
+        if (status.unit == "images" && curve.value == &MetricsRow::evalPerplexity) continue;  // images have an accuracy
         if (auto dataset = datasetOf(curve, rows); !dataset.values.empty()) report.datasets.push_back(std::move(dataset));
     }
     writeReport(folder / "report.h5", report);

@@ -33,7 +33,7 @@ MethodInfo describe() {
         {"windows", "Block windows", "Compare every run of consecutive blocks too.", ParameterType::Boolean, "", true, -kNoBound, kNoBound, {}, false},
         {"window_tokens", "Tokens per row for windows", "Evenly spaced tokens of each row that the window matrix is computed from; 0 takes all while memory allows.",
          ParameterType::Integer, "tokens", 0, 0, 1e6, {}, true},
-        choice("angular_tokens", "Tokens for the angular distance", "The last token of each row, as published, or all of them.", {"last", "all"}, "last", true),
+        choice("angular_tokens", "Tokens for the angular distance", "The last token of each row, as published (of a picture the class token), or all of them.", {"last", "all"}, "last", true),
         {"delta_loss", "Loss without each unit", "Also run the model once without each block, attention layer and MLP layer and report how much the loss rises (up to three passes per block). An alternative metric, not LLM-Drop.",
          ParameterType::Boolean, "", false, -kNoBound, kNoBound, {}, true},
         choice("curve", "Loss after each drop", "Also run the model with the lowest 1, 2, ... units dropped, in the order of the cosine.", {"off", "block", "attn", "mlp", "joint"}, "off", true),

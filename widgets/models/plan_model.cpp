@@ -7,6 +7,7 @@
 #include <QMimeData>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace resect::ui {
@@ -146,11 +147,23 @@ void CostModel::rebuild() {
             const QString number = fromStd(toText(value, 3));
             return std::isfinite(high - low) && high > low ? QStringLiteral("%1 ± %2").arg(number, fromStd(toText((high - low) / 2, 2))) : number;
         };
-        const QString samples = tr("Measured on %1 of %2 rows; ± is the 95 % interval.").arg(preview->rowsDone).arg(preview->rowsTotal);
-        add(tr("Perplexity"), preview->baseline, preview->perplexity, [](double) { return QString(); }, samples + tr(" Lower is better."));
-        m_rows.back().before = withInterval(preview->baseline, preview->baselineLow, preview->baselineHigh);
-        m_rows.back().after = withInterval(preview->perplexity, preview->perplexityLow, preview->perplexityHigh);
-        m_rows.push_back({tr("KL per token"), QString(), withInterval(preview->kl, preview->klLow, preview->klHigh), QString(),
+        const bool images = preview->unit == "images";
+        const QString samples = (images ? tr("Measured on %1 of %2 images; ± is the 95 % interval.") : tr("Measured on %1 of %2 rows; ± is the 95 % interval.")).arg(preview->rowsDone).arg(preview->rowsTotal);
+        const auto addMeasured = [&](const QString& what, const QString& help, std::array<double, 3> before, std::array<double, 3> after) {
+            add(what, before[0], after[0], [](double) { return QString(); }, samples + help);
+            m_rows.back().before = withInterval(before[0], before[1], before[2]);
+            m_rows.back().after = withInterval(after[0], after[1], after[2]);
+        };
+        if (images && std::isfinite(preview->accuracy)) {
+            const auto nats = [](double perplexity) { return std::log(perplexity); };
+            addMeasured(tr("Accuracy"), tr(" Share of the labelled images whose likeliest label is right; higher is better."),
+                        {preview->baselineAccuracy, preview->baselineAccuracyLow, preview->baselineAccuracyHigh}, {preview->accuracy, preview->accuracyLow, preview->accuracyHigh});
+            addMeasured(tr("Loss"), tr(" Cross entropy of the labels, nats; lower is better."), {nats(preview->baseline), nats(preview->baselineLow), nats(preview->baselineHigh)},
+                        {nats(preview->perplexity), nats(preview->perplexityLow), nats(preview->perplexityHigh)});
+        } else if (!images) {
+            addMeasured(tr("Perplexity"), tr(" Lower is better."), {preview->baseline, preview->baselineLow, preview->baselineHigh}, {preview->perplexity, preview->perplexityLow, preview->perplexityHigh});
+        }
+        m_rows.push_back({images ? tr("KL per image") : tr("KL per token"), QString(), withInterval(preview->kl, preview->klLow, preview->klHigh), QString(),
                           tr("How far the candidate's predictions are from the uncut model's (Kullback-Leibler divergence, nats). ") + samples});
     }
     endResetModel();

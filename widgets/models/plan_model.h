@@ -29,7 +29,7 @@ private:
     Document& m_document;
 };
 
-/// Before and after: parameters, bytes, cache, work per token, perplexity. Estimates are computed; perplexity and KL come from the preview.
+/// Before and after: parameters, bytes, cache, work per token, perplexity (of images accuracy and loss). Estimates are computed; those and KL come from the preview.
 class CostModel final : public QAbstractTableModel {
     Q_OBJECT
 public:

@@ -172,7 +172,7 @@ double CurveCanvas::xOf(const CurveEvent& event) const {
 
 QString CurveCanvas::xText(double at) const {
     if (x == CurveX::Steps) return tr("step %1").arg(at, 0, 'f', 0);
-    if (x == CurveX::Tokens) return tr("%1 tokens").arg(at, 0, 'f', 0);
+    if (x == CurveX::Tokens) return QStringLiteral("%1 %2").arg(at, 0, 'f', 0).arg(tokenWord);
     const auto seconds = std::int64_t(at);
     return QStringLiteral("%1:%2:%3").arg(seconds / 3600).arg(seconds / 60 % 60, 2, 10, QLatin1Char('0')).arg(seconds % 60, 2, 10, QLatin1Char('0'));
 }
@@ -227,7 +227,7 @@ void CurveCanvas::layOut() {
     for (const auto& panel : panels) {
         QCPAxis* axis = xAxisOf(*panel);
         axis->setTickLabels(panel.get() == last);
-        axis->setLabel(panel.get() != last ? QString() : x == CurveX::Steps ? tr("step") : x == CurveX::Tokens ? tr("tokens") : tr("time without pauses"));
+        axis->setLabel(panel.get() != last ? QString() : x == CurveX::Steps ? tr("step") : x == CurveX::Tokens ? tokenWord : tr("time without pauses"));
         QSharedPointer<QCPAxisTicker> ticker;
         if (x == CurveX::Time) {
             auto time = QSharedPointer<QCPAxisTickerTime>::create();
@@ -410,7 +410,7 @@ QString CurveCanvas::hoverText(double at) const {
 
 PlotTable CurveCanvas::table() const {
     PlotTable table;
-    table.corner = x == CurveX::Steps ? tr("step") : x == CurveX::Tokens ? tr("tokens") : tr("seconds");
+    table.corner = x == CurveX::Steps ? tr("step") : x == CurveX::Tokens ? tokenWord : tr("seconds");
     std::map<double, std::vector<double>> rows;
     std::vector<const Series*> shown;
     for (const auto& one : series)

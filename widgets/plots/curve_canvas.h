@@ -54,6 +54,7 @@ public:
     std::map<QString, Reference> references;
     std::vector<CurveEvent> events;
     CurveX x = CurveX::Steps;
+    QString tokenWord = tr("tokens");   ///< what is counted beside steps
     CurveFollow follow = CurveFollow::All;
     bool raw = false;
     bool logarithmic = false;

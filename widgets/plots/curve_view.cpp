@@ -189,6 +189,14 @@ void CurveView::setFollow(CurveFollow follow) {
     scheduleUpdate();
 }
 
+void CurveView::setTokenWord(const QString& plural) {
+    if (m_canvas->tokenWord == plural) return;
+    m_canvas->tokenWord = plural;
+    m_xAxis->setItemText(int(CurveX::Tokens), plural.left(1).toUpper() + plural.mid(1));
+    m_canvas->markAllDirty();
+    scheduleUpdate();
+}
+
 void CurveView::setPanelCollapsed(const QString& panel, bool collapsed) {
     if (CurveCanvas::Panel* found = m_canvas->findPanel(panel)) found->info.collapsed = collapsed;
     for (QAction* action : m_panels->menu()->actions())

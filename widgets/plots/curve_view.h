@@ -78,6 +78,7 @@ public:
     void setLogarithmic(bool logarithmic);  ///< panels whose `logarithmic` is set follow it
     void setHalfLife(int steps);            ///< 0 = no smoothing
     void setFollow(CurveFollow follow);
+    void setTokenWord(const QString& plural);   ///< what is counted beside steps: "tokens", "images"
     void setPanelCollapsed(const QString& panel, bool collapsed);
     CurveX xAxis() const;
     CurveFollow follow() const;
@@ -104,7 +105,7 @@ private:
     QToolButton *m_raw = nullptr, *m_log = nullptr, *m_follow = nullptr, *m_panels = nullptr;
 };
 
-/// A CurveView of recovery runs: panels for loss and perplexity, recovered share, KL divergence, and the rates.
+/// A CurveView of recovery runs: panels for loss and perplexity (of images accuracy), recovered share, KL divergence, and the rates.
 class RunCurveView final : public CurveView {
     Q_OBJECT
 public:
@@ -114,7 +115,7 @@ public:
     void removeRun(const QString& id);
     int colourOf(const QString& id) const { return m_runs.value(id, -1); }   ///< Theme::seriesColour of its curves, -1 = unknown run
     void appendRun(const QString& id, std::span<const protocol::MetricsRow> rows);
-    /// Reference lines at the perplexity of the uncut model and right after the cut; 0 or NaN = not known yet.
+    /// Reference lines at the perplexity (accuracy) of the uncut model and right after the cut; 0 or NaN = not known yet.
     /// They are drawn for one run at a time, the one in focus.
     void setRunStatus(const QString& id, const protocol::RunStatus& status);
     void setFocusRun(const QString& id);
@@ -122,7 +123,10 @@ public:
 private:
     void drawReferences();
 
+    void noteImages(const QString& id);
+
     QHash<QString, int> m_runs;
+    QSet<QString> m_images;   ///< of these, those that train on images
     QString m_focus;
     protocol::RunStatus m_focusStatus;
 };

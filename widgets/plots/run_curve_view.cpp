@@ -17,12 +17,14 @@ double number(const Json& value) { return value.is_number() ? value.get<double>(
 
 RunCurveView::RunCurveView(QWidget* parent) : CurveView(parent) {
     addPanel({.id = QStringLiteral("perplexity"), .title = tr("perplexity"), .logarithmic = true, .height = 2});
+    addPanel({.id = QStringLiteral("accuracy"), .title = tr("accuracy, %"), .height = 2});
     addPanel({.id = QStringLiteral("recovery"), .title = tr("recovered, %"), .clipLow = -20, .clipHigh = 120});
     addPanel({.id = QStringLiteral("kl"), .title = tr("KL, nats"), .logarithmic = true});
     addPanel({.id = QStringLiteral("loss"), .title = tr("loss, nats"), .collapsed = true});
     addPanel({.id = QStringLiteral("rate"), .title = tr("learning rate"), .logarithmic = true, .collapsed = true});
     addPanel({.id = QStringLiteral("gradient"), .title = tr("gradient norm"), .logarithmic = true, .collapsed = true});
     addPanel({.id = QStringLiteral("speed"), .title = tr("tokens/s"), .collapsed = true});
+    addPanel({.id = QStringLiteral("imageSpeed"), .title = tr("images/s"), .collapsed = true});
 }
 
 void RunCurveView::addRun(const QString& id, const QString& title, int colour) {
@@ -46,11 +48,14 @@ void RunCurveView::addRun(const QString& id, const QString& title, int colour) {
     add("rate", tr("learning rate"), "rate", false);
     add("gradient", tr("gradient norm"), "gradient", true);
     add("speed", tr("tokens per second"), "speed", true);
+    add("accuracy", tr("evaluation accuracy, %"), "accuracy", false);
+    add("imageSpeed", tr("images per second"), "imageSpeed", true);
     setProperty(("title/" + id).toUtf8().constData(), title);
 }
 
 void RunCurveView::removeRun(const QString& id) {
     if (!m_runs.remove(id)) return;
+    m_images.remove(id);
     removeGroup(property(("title/" + id).toUtf8().constData()).toString());
     drawReferences();
 }
@@ -63,16 +68,19 @@ void RunCurveView::appendRun(const QString& id, std::span<const protocol::Metric
             points[id + QLatin1Char('/') + QLatin1String(name)].push_back({double(row.step), double(row.tokens), row.seconds, value});
         };
         const bool trained = row.event.empty();
+        if (row.evalAccuracy.is_number()) noteImages(id);
+        const bool images = m_images.contains(id);
         if (trained) {  // a training step without a loss lost it: that is a gap worth seeing
-            add("train", std::exp(number(row.loss)));
+            if (!images) add("train", std::exp(number(row.loss)));
             add("loss", number(row.loss));
         }
         if (row.learningRate.is_number()) add("rate", number(row.learningRate));
         if (trained && !row.gradientNorm.is_null()) add("gradient", number(row.gradientNorm));
-        if (row.tokensPerSecond.is_number()) add("speed", number(row.tokensPerSecond));
+        if (row.tokensPerSecond.is_number()) add(images ? "imageSpeed" : "speed", number(row.tokensPerSecond));
         if (row.kl.is_number()) add("kl", number(row.kl));
         if (row.event == "eval") {
-            add("eval", number(row.evalPerplexity));
+            if (!images) add("eval", number(row.evalPerplexity));
+            if (row.evalAccuracy.is_number()) add("accuracy", 100.0 * number(row.evalAccuracy));
             add("evalLoss", number(row.evalLoss));
             if (row.recovery.is_number()) add("recovery", 100.0 * number(row.recovery));
         } else if (!trained) {
@@ -89,7 +97,16 @@ void RunCurveView::appendRun(const QString& id, std::span<const protocol::Metric
     for (auto it = points.cbegin(); it != points.cend(); ++it) appendRows(it.key(), it.value());
 }
 
+/// Images have an accuracy, and their loss is shown where text shows its perplexity.
+void RunCurveView::noteImages(const QString& id) {
+    if (!m_runs.contains(id) || m_images.contains(id)) return;
+    m_images.insert(id);
+    setPanelCollapsed(QStringLiteral("loss"), false);
+    if (m_images.size() == m_runs.size()) setTokenWord(tr("images"));
+}
+
 void RunCurveView::setRunStatus(const QString& id, const protocol::RunStatus& status) {
+    if (status.unit == "images") noteImages(id);
     if (m_focus.isEmpty()) m_focus = id;
     if (m_focus != id) return;
     m_focusStatus = status;
@@ -106,9 +123,15 @@ void RunCurveView::setFocusRun(const QString& id) {
 void RunCurveView::drawReferences() {
     const auto line = [&](const char* name, double perplexity, const QString& text, Qt::PenStyle pen) {
         const bool known = m_runs.contains(m_focus) && std::isfinite(perplexity) && perplexity > 0;
-        setReference(QStringLiteral("perplexity"), QLatin1String(name), known ? perplexity : kNone, text.arg(shortNumber(perplexity, 4)), pen);
+        setReference(QStringLiteral("perplexity"), QLatin1String(name), known && !m_images.contains(m_focus) ? perplexity : kNone, text.arg(shortNumber(perplexity, 4)), pen);
         setReference(QStringLiteral("loss"), QLatin1String(name), known ? std::log(perplexity) : kNone, text.arg(shortNumber(std::log(perplexity), 4)), pen);
     };
+    const auto accuracyLine = [&](const char* name, double accuracy, const QString& text, Qt::PenStyle pen) {
+        const bool known = m_images.contains(m_focus) && std::isfinite(accuracy);
+        setReference(QStringLiteral("accuracy"), QLatin1String(name), known ? 100 * accuracy : kNone, text.arg(shortNumber(100 * accuracy, 4)), pen);
+    };
+    accuracyLine("baseline", m_focusStatus.baselineAccuracy, tr("uncut %1"), Qt::SolidLine);
+    accuracyLine("cut", m_focusStatus.cutAccuracy, tr("after the cut %1"), Qt::DashLine);
     line("baseline", m_focusStatus.baselinePerplexity, tr("uncut %1"), Qt::SolidLine);
     line("cut", m_focusStatus.cutPerplexity, tr("after the cut %1"), Qt::DashLine);
 }

@@ -173,6 +173,20 @@ TEST_F(Run, TheListFindsRunsNewestFirstAndKeepsTheModelRules) {
     EXPECT_EQ(list.index(1, RunList::Name).data(Qt::CheckStateRole).toInt(), Qt::Checked);
 }
 
+TEST_F(Run, OfImagesShowsItsAccuracy) {
+    status("done");
+    RunList list;
+    list.setFolder(place.path() + "/runs");
+    EXPECT_EQ(list.headerData(RunList::Perplexity, Qt::Horizontal, Qt::DisplayRole).toString(), "Perplexity");
+    protocol::RunStatus images;
+    images.state = "done", images.unit = "images", images.evalAccuracy = 0.9734, images.evalPerplexity = 1.1;
+    write("status.json", QByteArray::fromStdString(Json(images).dump()));
+    list.run(0)->poll();
+    EXPECT_EQ(list.index(0, RunList::Perplexity).data().toString(), "97.3 %");
+    EXPECT_EQ(list.headerData(RunList::Perplexity, Qt::Horizontal, Qt::DisplayRole).toString(), "Accuracy");
+    EXPECT_EQ(list.headerData(RunList::Speed, Qt::Horizontal, Qt::DisplayRole).toString(), "Images");
+}
+
 TEST_F(Run, FiveHundredRunsAreListedWithinASecond) {
     for (int i = 0; i < 500; ++i) {
         const QString other = place.path() + QStringLiteral("/runs/r%1").arg(i, 4, 10, QLatin1Char('0'));

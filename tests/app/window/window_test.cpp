@@ -13,6 +13,7 @@
 #include "widgets/views/structure_view.h"
 
 #include <QCoreApplication>
+#include <QDialogButtonBox>
 #include <QDir>
 #include <QFile>
 #include <QLineEdit>
@@ -22,6 +23,7 @@
 #include <QSignalSpy>
 #include <QTemporaryDir>
 #include <QTest>
+#include <QToolButton>
 #include <QTreeView>
 
 #include <gtest/gtest.h>
@@ -224,6 +226,32 @@ TEST_F(Window, PluginsThatCouldNotBeLoadedAreRowsWithTheirReason) {
     ASSERT_TRUE(open());
     ASSERT_TRUE(QTest::qWaitFor([&] { return !row().isEmpty(); }, 5000));
     EXPECT_TRUE(row().contains("no such symbol")) << row().toStdString();
+}
+
+TEST_F(Window, DataDialogTakesFoldersOfImagesForImageModels) {
+    ASSERT_TRUE(open());
+    const auto accepts = [&](const QString& path) {
+        DataDialog dialog(document());
+        dialog.findChild<QLineEdit*>("calibrationData")->setText(path);
+        return dialog.findChild<QDialogButtonBox*>()->button(QDialogButtonBox::Ok)->isEnabled();
+    };
+    EXPECT_FALSE(accepts(place.path()));
+    EXPECT_TRUE(accepts(QCoreApplication::applicationFilePath()));
+    protocol::ModelMessage images = *document().model();
+    images.input = "images";
+    document().setModel(images);
+    EXPECT_TRUE(accepts(place.path()));
+    EXPECT_FALSE(accepts(place.path() + "/nowhere"));
+    protocol::DataMessage data;
+    data.file = place.path().toStdString();
+    data.maxRows = 500, data.layout = "packed", data.imageAspect = "pad";
+    document().setData(data);
+    EXPECT_EQ(Json(DataDialog(document()).data()), Json(data));
+    const auto buttons = window->findChildren<QToolButton*>();
+    EXPECT_TRUE(std::any_of(buttons.begin(), buttons.end(), [](const QToolButton* button) { return button->text().endsWith(", 500 images"); }));
+    RecoverDialog recover(document(), window->client(), window->session());
+    recover.dataLine().setText(place.path());
+    EXPECT_TRUE(recover.startButton().isEnabled());
 }
 
 TEST_F(Window, RecoverDialogStartsADetachedRunThatShowsInTheDock) {

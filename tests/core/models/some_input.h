@@ -1,6 +1,6 @@
 #pragma once
 #include "core/anatomy/model_shape.h"
-#include "core/models/model.h"
+#include "core/models/tower_model.h"
 
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -15,8 +15,7 @@ inline TokenBatch someInput(const ModelShape& shape, std::int64_t rows, std::int
         batch.pixels_BCHW = torch::randn({rows, image->channels, image->height, image->width}, generator);
     if (!shape.image) batch.ids_BT = torch::randint(shape.vocabSize, {rows, tokens}, generator, torch::kInt64);
     if (shape.link.featureBlocks.empty()) return batch;
-    const std::int64_t places = shape.towers.front().shape.image->tokens() - (shape.link.dropsClassToken ? 1 : 0);
-    batch.ids_BT = torch::cat({torch::full({rows, places}, shape.link.imageTokenId, torch::kInt64), batch.ids_BT.remainder(shape.link.imageTokenId)}, 1);
+    batch.ids_BT = torch::cat({torch::full({rows, imageRows(shape)}, shape.link.imageTokenId, torch::kInt64), batch.ids_BT.remainder(shape.link.imageTokenId)}, 1);
     return batch;
 }
 

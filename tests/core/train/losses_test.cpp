@@ -140,11 +140,11 @@ TEST(RouterBalance, TrainsTheRouterOfAMixture) {
 TEST(Evaluate, AveragesOverTokensNotBatches) {
     const auto model = LanguageModel::load(tinyLlama().open(), {});
     const auto rows = someRows(5, 12, 61, 1);
-    const auto one = evaluate(*model, makeBatches(rows, 5), {}), many = evaluate(*model, makeBatches(rows, 2), {});
+    const auto one = evaluate(*model, rows, 5, {}), many = evaluate(*model, rows, 2, {});
     EXPECT_TRUE(one.complete);
     EXPECT_EQ(one.counted, many.counted);
     EXPECT_NEAR(one.loss, many.loss, 1e-6);
-    EXPECT_TRUE(std::isnan(evaluate(*model, {}, {}).loss));
+    EXPECT_TRUE(std::isnan(evaluate(*model, {}, 1, {}).loss));
 }
 
 LoraOptions loraOptions(std::vector<std::string> targets) { return {.rank = 3, .alpha = 7, .dropout = 0, .targets = std::move(targets), .rankStabilised = false}; }

@@ -184,6 +184,34 @@ TEST_F(Models, CostsShowChangesAndThePreview) {
     EXPECT_TRUE(model.index(rows, 0).data(Qt::ToolTipRole).toString().contains("8 of 64"));
 }
 
+TEST_F(Models, CostsShowAccuracyAndLossOfImages) {
+    document.setModel(test::tinyMessage());
+    CostModel model(document);
+    QAbstractItemModelTester tester(&model, kStrict);
+    protocol::PlanCheckMessage check;
+    check.legal = true;
+    document.setCheck(check, document.planRevision());
+    const int rows = model.rowCount();
+    protocol::PreviewMessage preview;
+    preview.unit = "images";
+    preview.rowsDone = preview.rowsTotal = 1000;
+    preview.baselineAccuracy = 0.97, preview.baselineAccuracyLow = 0.96, preview.baselineAccuracyHigh = 0.98;
+    preview.accuracy = 0.85, preview.accuracyLow = 0.83, preview.accuracyHigh = 0.87;
+    preview.baseline = 1, preview.perplexity = std::exp(0.5);
+    document.setPreview(preview, document.planRevision());
+    ASSERT_EQ(model.rowCount(), rows + 3);
+    EXPECT_EQ(model.index(rows, 0).data().toString(), "Accuracy");
+    EXPECT_EQ(model.index(rows, CostModel::Before).data().toString(), "0.97 ± 0.01");
+    EXPECT_EQ(model.index(rows, CostModel::After).data().toString(), "0.85 ± 0.02");
+    EXPECT_TRUE(model.index(rows, 0).data(Qt::ToolTipRole).toString().contains("1000 of 1000 images"));
+    EXPECT_EQ(model.index(rows + 1, 0).data().toString(), "Loss");
+    EXPECT_EQ(model.index(rows + 1, CostModel::After).data().toString(), "0.5");
+    EXPECT_EQ(model.index(rows + 2, 0).data().toString(), "KL per image");
+    preview.accuracy = std::numeric_limits<double>::quiet_NaN();   // pictures without labels
+    document.setPreview(preview, document.planRevision());
+    EXPECT_EQ(model.rowCount(), rows + 1);
+}
+
 TEST(Messages, RepeatsCountUp) {
     MessageModel model;
     QAbstractItemModelTester tester(&model, kStrict);

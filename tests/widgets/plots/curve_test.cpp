@@ -202,6 +202,28 @@ TEST_F(RunCurves, ReferencesAppearMoveAndGo) {
     EXPECT_EQ(canvas().references.begin()->second.label.contains(QStringLiteral("uncut")), true);
 }
 
+TEST_F(RunCurves, ShowTheAccuracyOfImages) {
+    std::vector<protocol::MetricsRow> rows(3);
+    rows[0].event = "eval", rows[0].evalLoss = 0.4, rows[0].evalPerplexity = 1.49, rows[0].evalAccuracy = 0.85;
+    rows[1].step = 1, rows[1].tokens = 64, rows[1].loss = 0.3, rows[1].tokensPerSecond = 500;
+    rows[2] = rows[0], rows[2].step = 1, rows[2].evalAccuracy = 0.96;
+    protocol::RunStatus status = perplexities(1.1, 1.5);
+    status.unit = "images", status.baselineAccuracy = 0.97, status.cutAccuracy = 0.85;
+    view.setRunStatus(QStringLiteral("a"), status);
+    view.appendRun(QStringLiteral("a"), rows);
+    view.setXAxis(CurveX::Tokens);
+    view.flush();
+    EXPECT_TRUE(canvas().findPanel(QStringLiteral("accuracy"))->shown);
+    EXPECT_TRUE(canvas().findPanel(QStringLiteral("loss"))->shown);
+    EXPECT_FALSE(canvas().findPanel(QStringLiteral("perplexity"))->shown);
+    EXPECT_EQ(canvas().findSeries(QStringLiteral("a/accuracy"))->values, (std::vector<double>{85, 96}));
+    EXPECT_EQ(view.pointCount(QStringLiteral("a/train")), 0u);
+    EXPECT_EQ(view.pointCount(QStringLiteral("a/imageSpeed")), 1u);
+    EXPECT_EQ(canvas().references.size(), 4u);
+    EXPECT_NEAR(canvas().references.begin()->second.value, 97, 1e-9);
+    EXPECT_EQ(canvas().xText(64), QStringLiteral("64 images"));
+}
+
 TEST_F(RunCurves, KeysToggleWhileThePlotHasTheFocus) {
     view.show();
     canvas().setFocus();
