@@ -14,6 +14,7 @@ namespace {
 
 struct GenerateOptions : Common {
     std::string checkpoint, prompt, plan, system;
+    std::vector<std::string> images;
     bool chat = false;
     SamplingOptions sampling;
 };
@@ -46,7 +47,7 @@ void runGenerate(GenerateOptions& options) {
                                            [&](const GeneratedToken& token) {
                                                if (!options.json) std::cout << token.text << std::flush;
                                            },
-                                           options.chat ? SpecialTokens::Omit : SpecialTokens::Add);
+                                           options.chat ? SpecialTokens::Omit : SpecialTokens::Add, {options.images.begin(), options.images.end()});
     if (!options.json) {
         std::cout << "\n";
         std::cerr << result.tokens.size() << " tokens, " << toText(result.tokensPerSecond, 3) << " tokens/s\n";
@@ -67,13 +68,15 @@ void addGenerate(CLI::App& app) {
     command->add_option("--prompt", options->prompt, "Text to continue")->required();
     command->add_flag("--chat", options->chat, "The prompt is a user's message: put it into the checkpoint's chat template");
     command->add_option("--system", options->system, "System message in front of it");
+    command->add_option("--image", options->images, "PNG or JPEG for an image token of the prompt (LLaVA), once for each, in order");
     command->add_option("--plan", options->plan, "Run the candidate that this plan gives (masked, nothing is written)");
     command->add_option("--max-new-tokens", options->sampling.maxNewTokens, "Stop after so many tokens")->capture_default_str()->check(CLI::PositiveNumber);
     command->add_option("--temperature", options->sampling.temperature, "0 = greedy")->capture_default_str()->check(CLI::NonNegativeNumber);
     command->add_option("--top-k", options->sampling.topK, "Sample from the k likeliest tokens, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
     command->add_option("--top-p", options->sampling.topP, "Sample from the likeliest tokens that reach this probability")->capture_default_str()->check(CLI::Range(0.0, 1.0));
     addCommon(*command, *options, Shared::Compute);
-    command->footer("Example:\n  resect-cli generate MODEL --prompt 'Once upon a time' --max-new-tokens 40\n  resect-cli generate MODEL --chat --prompt 'Why is the sky blue?'");
+    command->footer("Example:\n  resect-cli generate MODEL --prompt 'Once upon a time' --max-new-tokens 40\n  resect-cli generate MODEL --chat --prompt 'Why is the sky blue?'\n"
+                    "  resect-cli generate LLAVA --image cat.png --prompt 'USER: <image>\\nWhat is this? ASSISTANT:'");
     command->callback([options] { runGenerate(*options); });
 }
 

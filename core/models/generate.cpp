@@ -1,5 +1,5 @@
 #include "core/base/error.h"
-#include "core/models/model.h"
+#include "core/models/tower_model.h"
 
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -70,22 +70,29 @@ private:
 
 std::vector<std::int64_t> generate(const LanguageModel& model, std::span<const std::int64_t> prompt, const SamplingOptions& options,
                                    const JobContext& job, const std::function<void(std::int64_t, double)>& onToken) {
-    if (prompt.empty()) {
+    TokenBatch batch;
+    batch.ids_BT = torch::tensor(std::vector<std::int64_t>(prompt.begin(), prompt.end()), torch::kInt64).unsqueeze(0);
+    return generateAbout(model, batch, options, job, onToken);
+}
+
+std::vector<std::int64_t> generateAbout(const LanguageModel& model, const TokenBatch& prompt, const SamplingOptions& options, const JobContext& job,
+                                        const std::function<void(std::int64_t, double)>& onToken) {
+    if (prompt.ids_BT.numel() == 0) {
         throw Error(ErrorCode::BadInput, "prompt", "expected at least one token");
     }
     const torch::NoGradGuard noGrad;
     const ModelShape& shape = model.shape();
-    const auto cache = model.makeCache(1, static_cast<int>(prompt.size()) + std::max(options.maxNewTokens, 1));
+    const auto cache = model.makeCache(1, static_cast<int>(prompt.ids_BT.size(1)) + std::max(options.maxNewTokens, 1));
     Sampler sampler(options);
-    std::vector<std::int64_t> next(prompt.begin(), prompt.end()), generated;
+    std::vector<std::int64_t> generated;
+    TokenBatch batch = prompt;
     while (static_cast<int>(generated.size()) < options.maxNewTokens && !job.stopped()) {
-        const TokenBatch batch{torch::tensor(next, torch::kInt64).unsqueeze(0), {}, {}};
         const auto x_BTD = model.runBlocks(model.embed(batch, cache.get()), batch, 0, shape.numBlocks(), nullptr, cache.get());
         const auto last_BD = x_BTD.select(1, x_BTD.size(1) - 1);
         const auto logits_V = model.head(model.finalNorm(last_BD)).view({-1}).to(torch::kCPU, torch::kFloat32);
         const auto [id, logProbability] = sampler.choose(logits_V);
         generated.push_back(id);
-        next = {id};
+        batch = {torch::tensor({id}, torch::kInt64).unsqueeze(0), {}, {}};
         if (onToken) {
             onToken(id, logProbability);
         }

@@ -234,6 +234,22 @@ std::unique_ptr<KvCache> TowerModel::makeCache(int batchSize, int capacity) cons
 
 int imageRows(const ModelShape& shape) { return shape.towers.front().shape.image->tokens() - (shape.link.dropsClassToken ? 1 : 0); }
 
+std::vector<std::int64_t> withPicturePlaces(std::span<const std::int64_t> ids, const ModelShape& shape, std::int64_t pictures) {
+    if (shape.link.featureBlocks.empty()) {
+        throw Error(ErrorCode::Unsupported, std::string(familyOf(shape).title), "takes no pictures into its text");
+    }
+    const auto found = std::count(ids.begin(), ids.end(), shape.link.imageTokenId);
+    if (found != pictures) {
+        throw Error(ErrorCode::BadInput, "prompt", "has " + std::to_string(found) + " image tokens (number " + std::to_string(shape.link.imageTokenId) + ", in most files <image>), but there " +
+                                                       (pictures == 1 ? "is 1 picture" : "are " + std::to_string(pictures) + " pictures"));
+    }
+    std::vector<std::int64_t> expanded;
+    for (const std::int64_t id : ids) {
+        expanded.insert(expanded.end(), id == shape.link.imageTokenId ? static_cast<std::size_t>(imageRows(shape)) : 1, id);
+    }
+    return expanded;
+}
+
 std::unique_ptr<LanguageModel> makeModel(const ModelShape& shape, const LoadOptions& options, const WeightSource& source, const JobContext& job) {
     if (!shape.towers.empty()) {
         return std::make_unique<TowerModel>(shape, options, source, job);

@@ -59,6 +59,12 @@ private:
 
 /// How many rows of features one picture puts into the text of a LLaVA: as many places must be there for it.
 int imageRows(const ModelShape& shape);
+/// The tokens of a text with each image token repeated for every row of its picture, as the model runs it. Throws Unsupported for a model that takes
+/// no pictures into its text, BadInput when the text has not one image token for each picture.
+std::vector<std::int64_t> withPicturePlaces(std::span<const std::int64_t> ids, const ModelShape& shape, std::int64_t pictures);
+/// generate() for a prompt with pictures: `prompt` holds one row of ids with their places, and the pictures.
+std::vector<std::int64_t> generateAbout(const LanguageModel& model, const TokenBatch& prompt, const SamplingOptions& options, const JobContext& job,
+                                        const std::function<void(std::int64_t id, double logProbability)>& onToken = {});
 
 /// The model class that a shape calls for.
 std::unique_ptr<LanguageModel> makeModel(const ModelShape& shape, const LoadOptions& options, const WeightSource& source, const JobContext& job = {});

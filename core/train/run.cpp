@@ -405,6 +405,7 @@ JobShapes shapesOfJob(const RunJob& job) {
     }
     const auto checkpoint = Checkpoint::open(job.source);
     const auto anatomy = Anatomy::of(checkpoint);
+    requireTrainable(anatomy.shape());
     if (job.plan.is_null()) return {anatomy.shape(), anatomy.shape(), {}};
     const auto plan = checkedPlan(job, anatomy.shape(), {});
     auto cut = cutOf(plan, anatomy.shape());

@@ -27,10 +27,16 @@ const char* const kStateFile = "state/optimizer.safetensors";
 
 }  // namespace
 
+void requireTrainable(const ModelShape& shape) {
+    if (shape.towers.empty()) return;
+    throw Error(ErrorCode::Unsupported, std::string(familyOf(shape).title), "a model of several towers cannot be trained here; it can be opened, cut, run and exported");
+}
+
 Trainee::Trainee(const TrainingStart& start, const LoadOptions& load) {
     auto wanted = load;
     wanted.trainable = false;
     m_model = LanguageModel::load(*start.base, wanted, start.job);
+    requireTrainable(m_model->shape());
     m_parts = start.options.recipe->prepare(*m_model, start);
     for (const auto& tensor : m_parts->tensors()) addSlot(tensor, start.options.weightDecay);
     m_parts->parametersChanged();

@@ -11,6 +11,9 @@
 
 namespace resect {
 
+/// Throws Unsupported for a model of several towers: they can be opened, cut, run and exported.
+void requireTrainable(const ModelShape& shape);
+
 /// A model in training: its weights, what of them is trained, and the optimiser's state.
 class Trainee {
 public:

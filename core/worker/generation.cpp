@@ -1,6 +1,9 @@
 #include "core/worker/generation.h"
 
 #include "core/base/error.h"
+#include "core/data/image_set.h"
+#include "core/measure/image_batch.h"
+#include "core/models/tower_model.h"
 
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -9,13 +12,38 @@
 
 namespace resect {
 
+namespace {
+
+/// One picture per file, as the vision tower wants them.
+torch::Tensor pixelsOf(const OpenedCheckpoint& opened, const std::vector<std::filesystem::path>& files, const JobContext& job) {
+    const ModelShape vision = towerShape(opened.shape(), 0);
+    std::vector<torch::Tensor> pixels;
+    for (const auto& file : files) {
+        const Dataset data = loadImages(file, opened.path(), vision, {}, job);
+        if (data.rows.size() != 1) throw Error(ErrorCode::BadInput, file.string(), "expected one picture, found " + std::to_string(data.rows.size()));
+        const TokenRow* const row = &data.rows.front();
+        pixels.push_back(imagePixels(std::span(&row, 1)));
+    }
+    return torch::cat(pixels);
+}
+
+}  // namespace
+
 Generation generateText(OpenedCheckpoint& opened, const std::string& prompt, const std::optional<Cut>& cut, const SamplingOptions& sampling,
-                        const Compute& compute, const JobContext& job, const std::function<void(const GeneratedToken&)>& onToken, SpecialTokens special) {
+                        const Compute& compute, const JobContext& job, const std::function<void(const GeneratedToken&)>& onToken, SpecialTokens special,
+                        const std::vector<std::filesystem::path>& pictures) {
     const Tokenizer& tokenizer = opened.tokenizer();
-    const std::vector<std::int64_t> ids = tokenizer.encode(prompt, special);
+    std::vector<std::int64_t> ids = tokenizer.encode(prompt, special);
     if (ids.empty()) throw Error(ErrorCode::Usage, "prompt", "it has no tokens; write at least one word");
     const auto model = opened.model(compute, job);
     if (cut) model->setCut(*cut);
+
+    TokenBatch batch;
+    if (!pictures.empty()) {
+        ids = withPicturePlaces(ids, opened.shape(), std::ssize(pictures));
+        batch.pixels_BCHW = pixelsOf(opened, pictures, job);
+    }
+    batch.ids_BT = torch::tensor(ids, torch::kInt64).unsqueeze(0);
 
     Generation result;
     std::vector<std::int64_t> all = ids;
@@ -23,7 +51,7 @@ Generation generateText(OpenedCheckpoint& opened, const std::string& prompt, con
     const auto start = std::chrono::steady_clock::now();
     SamplingOptions known = sampling;
     known.idLimit = tokenizer.vocabSize();
-    generate(*model, ids, known, job, [&](std::int64_t id, double logProbability) {
+    generateAbout(*model, batch.to(model->device()), known, job, [&](std::int64_t id, double logProbability) {
         all.push_back(id);
         // Decoding the whole keeps spaces and multi-byte characters right; the new text is what it adds.
         const std::string now = tokenizer.decode(all);

@@ -2,6 +2,7 @@
 #include "core/models/model.h"
 #include "core/worker/opened.h"
 
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -22,10 +23,11 @@ struct Generation {
 };
 
 /// Continues `prompt` with the checkpoint as it is, or with the candidate that `cut` would give. `onToken` may be empty.
-/// `special` Omit: the prompt brings its own special tokens, as what a chat template writes.
+/// `special` Omit: the prompt brings its own special tokens, as what a chat template writes. `pictures`: PNG or JPEG files for the image tokens of the
+/// prompt, in order, of a model that takes them (LLaVA).
 Generation generateText(OpenedCheckpoint& opened, const std::string& prompt, const std::optional<Cut>& cut, const SamplingOptions& sampling,
                         const Compute& compute, const JobContext& job, const std::function<void(const GeneratedToken&)>& onToken,
-                        SpecialTokens special = SpecialTokens::Add);
+                        SpecialTokens special = SpecialTokens::Add, const std::vector<std::filesystem::path>& pictures = {});
 
 /// Post-softmax attention of one head over the first `maxTokens` tokens of `text`.
 struct AttentionPicture {

@@ -143,6 +143,36 @@ TEST(Llava, TwoPicturesInOneTextAreTakenInOrder) {
     EXPECT_TENSOR_NEAR(seen.inputs.at(4)[0].narrow(0, 20, 16), features[1], 1e-6);
 }
 
+TEST(Llava, ImageTokensBecomeAPlaceForEveryRowOfTheirPicture) {
+    const ModelShape small = Anatomy::of(Checkpoint::open(ownData("golden/llava"))).shape();
+    EXPECT_EQ(imageRows(small), 16);
+    const std::vector<std::int64_t> ids{1, 159, 7, 159, 2};
+    const auto expanded = withPicturePlaces(ids, small, 2);
+    ASSERT_EQ(expanded.size(), 3u + 2 * 16);
+    EXPECT_EQ(std::count(expanded.begin(), expanded.end(), 159), 32);
+    EXPECT_EQ(expanded[17], 7);
+    EXPECT_THROW(withPicturePlaces(ids, small, 1), Error);
+    const ModelShape published = readModelShape({{"model_type", "llava"}, {"text_config", {{"vocab_size", 32064}, {"rms_norm_eps", 1e-5}}}}, nullptr, "config.json");
+    EXPECT_EQ(imageRows(published), 576);
+    EXPECT_EQ(published.numBlocks(), 24 + 32);
+    EXPECT_EQ(published.hiddenSize, 4096);
+}
+
+TEST(Llava, GeneratesWithACacheWhatItComputesAnew) {
+    const Golden golden("llava");
+    const auto model = LanguageModel::load(Checkpoint::open(golden.folder), kTrainable);
+    TokenBatch prompt{golden.tensors.at("input_ids").narrow(0, 0, 1), {}, {}, golden.tensors.at("pixel_values").narrow(0, 0, 1)};
+    SamplingOptions options;
+    options.maxNewTokens = 6;
+    const auto cached = generateAbout(*model, prompt, options, {});
+    const torch::NoGradGuard noGrad;
+    for (const std::int64_t id : cached) {
+        const auto logits = model->logits(prompt);
+        ASSERT_EQ(logits[0][logits.size(1) - 1].argmax().item<std::int64_t>(), id);
+        prompt.ids_BT = torch::cat({prompt.ids_BT, torch::full({1, 1}, id, torch::kInt64)}, 1);
+    }
+}
+
 /// What a plan makes of a checkpoint of towers, written and opened again.
 struct CutTowers {
     CutTowers(const Golden& golden, const EditPlan& plan, SliceWay way, LoadOptions options = kDouble) : source(Checkpoint::open(golden.folder)), anatomy(Anatomy::of(source)) {
