@@ -213,6 +213,7 @@ void Trainee::saveAdapter(const fs::path& folder) const {
     const Family& family = familyOf(m_model->shape());
     adapter.transposed = family.transposedLinears;
     adapter.dropout = options.dropout;
+    if (m_model->shape().image) adapter.taskType.clear();
     for (const auto& site : m_adapters->sites) {
         const std::string module = loraModule(family, site);
         const auto& a = slot(module + ".lora_A.weight").master;
