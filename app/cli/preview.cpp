@@ -3,6 +3,7 @@
 #include "app/cli/data_options.h"
 #include "core/base/error.h"
 #include "core/base/numbers.h"
+#include "core/worker/describe.h"
 #include "core/worker/previewing.h"
 
 #include <cmath>
@@ -36,21 +37,30 @@ void runPreview(PreviewOptions& options) {
     configureRuntime(options.threads);
     OpenedCheckpoint opened(options.checkpoint);
     protocol::PreviewMessage result;
+    std::string data;
+    std::vector<protocol::ProblemMessage> problems;
     bool stopped = false;
     {
         const CommandJob job(options);
         Previewer previewer;
         result = previewer.preview(opened, readPlan(options.plan), options.data, {options.device, options.dtype}, job.context(), {});
         stopped = job.context().stopped();
+        data = previewer.data().description;
+        problems = describe(previewer.data().problems);
     }
     if (options.json) {
-        printJson(result);
+        Json json = result;
+        json["data"] = data;
+        json["problems"] = problems;
+        printJson(json);
     } else {
+        std::cout << data << "\n";
         const bool images = result.unit == "images";
         if (images) printImages(result);
         else printTable({{"", "uncut", "candidate"},
                     {"perplexity (95 %)", interval(result.baseline, result.baselineLow, result.baselineHigh), interval(result.perplexity, result.perplexityLow, result.perplexityHigh)}});
         std::cout << (images ? "KL per image " : "KL per token ") << interval(result.kl, result.klLow, result.klHigh) << " nats; " << result.rowsDone << " of " << result.rowsTotal << (images ? " images" : " rows") << " measured\n";
+        printProblems(problems);
     }
     if (stopped) setExitCode(exitCode(ErrorCode::Stopped));
 }

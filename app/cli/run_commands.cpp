@@ -27,11 +27,14 @@ void printStatus(const std::string& folder, const protocol::RunStatus& status, c
     if (status.state == "running" && status.etaSeconds > 0) std::cout << ", " << formatDuration(status.etaSeconds) << " left";
     std::cout << "\n";
     const bool images = status.unit == "images";
-    if (images && std::isfinite(status.bestAccuracy))
-        std::cout << "accuracy: uncut " << toText(status.baselineAccuracy, 4) << ", after the cut " << toText(status.cutAccuracy, 4) << ", now " << toText(status.evalAccuracy, 4)
-                  << ", best " << toText(status.bestAccuracy, 4) << "\nloss: uncut " << toText(std::log(status.baselinePerplexity), 4) << ", after the cut "
-                  << toText(std::log(status.cutPerplexity), 4) << ", now " << toText(std::log(status.evalPerplexity), 4) << ", best " << toText(std::log(status.bestPerplexity), 4) << "\n";
-    else if (status.baselinePerplexity > 0)
+    const auto line = [](const char* what, double uncut, double cut, double now, double best) {
+        std::cout << what << (std::isfinite(uncut) ? ": uncut " + toText(uncut, 4) + ", after the cut " : ": before ") << toText(cut, 4) << ", now " << toText(now, 4) << ", best " << toText(best, 4) << "\n";
+    };
+    if (images && std::isfinite(status.bestAccuracy)) {
+        line("accuracy", status.baselineAccuracy, status.cutAccuracy, status.evalAccuracy, status.bestAccuracy);
+        line("loss", std::log(status.baselinePerplexity), std::log(status.cutPerplexity), std::log(status.evalPerplexity), std::log(status.bestPerplexity));
+    }
+    if (!images && status.baselinePerplexity > 0)
         std::cout << "perplexity: uncut " << toText(status.baselinePerplexity, 5) << ", after the cut " << toText(status.cutPerplexity, 5) << ", now "
                   << toText(status.evalPerplexity, 5) << ", best " << toText(status.bestPerplexity, 5) << "\n";
     if (status.tokensPerSecond > 0)

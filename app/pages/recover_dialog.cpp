@@ -176,7 +176,10 @@ void RecoverDialog::chooseRecipe(int index) {
         const auto& recipe = recipes[static_cast<size_t>(index)];
         m_summary->setText(fromStd(recipe.summary));
         m_summary->setToolTip(fromStd(recipe.paper));
-        m_form->setParameters(recipe.trainParameters);
+        auto parameters = recipe.trainParameters;
+        if (dataKindOf(m_document) == DataKind::Images)   // these lay text out
+            std::erase_if(parameters, [](const auto& parameter) { return parameter.name == "row_length" || parameter.name == "layout" || parameter.name == "answers_only"; });
+        m_form->setParameters(parameters);
         const Json& forms = m_session.forms();
         if (forms.contains("recover") && forms.at("recover").contains("set") && forms.at("recover").at("set").contains(recipe.id))
             m_form->setValues(forms.at("recover").at("set").at(recipe.id));

@@ -38,7 +38,8 @@ int main(int argc, char** argv) {
     const QCommandLineOption demo(QStringLiteral("demo"), QStringLiteral("Open the demo model."));
     const QCommandLineOption theme(QStringLiteral("theme"), QStringLiteral("light, dark or system, for this start."), QStringLiteral("name"));
     const QCommandLineOption tour(QStringLiteral("screenshot-tour"), QStringLiteral("Open the path or the demo, go through every page in both themes, write pictures and report.txt into DIR, exit."), QStringLiteral("DIR"));
-    parser.addOptions({demo, theme, tour});
+    const QCommandLineOption data(QStringLiteral("data"), QStringLiteral("What the tour measures and trains on: text, or images for an image model (default: the demo's text)."), QStringLiteral("PATH"));
+    parser.addOptions({demo, theme, tour, data});
     parser.addHelpOption();
     parser.addVersionOption();
     parser.process(application);
@@ -57,7 +58,7 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "resect: one path at most\n");
         return 2;
     }
-    if (parser.isSet(tour)) return runScreenshotTour(parser.value(tour), paths.value(0));
+    if (parser.isSet(tour)) return runScreenshotTour(parser.value(tour), paths.value(0), parser.value(data));
 
     ThemeNotifier::instance().setMode(mode);
     setSequentialMap(static_cast<ColourMap>(QSettings().value("colourMap", 0).toInt()));

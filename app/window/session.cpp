@@ -293,8 +293,8 @@ void Session::startPreview() {
     callbacks.progress = [this, revision, turn](const WorkerProgress& progress, const Json& partial) {
         if (turn != m_previewTurn) return;
         if (partial.is_object() && revision == m_document.planRevision()) m_document.setPreview(partial.get<protocol::PreviewMessage>(), revision);
-        const QString words = progress.total > 0 && progress.unit == QLatin1String("rows")
-                                  ? tr("Previewing: %L1 of %L2 rows").arg(static_cast<qint64>(progress.done)).arg(static_cast<qint64>(progress.total))
+        const QString words = progress.total > 0 && (progress.unit == QLatin1String("rows") || progress.unit == QLatin1String("images"))
+                                  ? tr("Previewing: %L1 of %L2 %3").arg(static_cast<qint64>(progress.done)).arg(static_cast<qint64>(progress.total)).arg(progress.unit)
                                   : tr("Previewing: %1").arg(progress.stage.isEmpty() ? tr("starting") : progress.stage);
         Q_EMIT previewStateChanged(words, std::max(0.0, progress.fraction()));
     };
@@ -304,7 +304,8 @@ void Session::startPreview() {
         const auto preview = result.get<protocol::PreviewMessage>();
         const qint64 done = preview.rowsDone, total = preview.rowsTotal;
         m_document.setPreview(preview, revision);
-        Q_EMIT previewStateChanged(done < total ? tr("Previewed %L1 of %L2 rows").arg(done).arg(total) : tr("Previewed on %L1 rows").arg(done), -1);
+        const QString unit = preview.unit == "images" ? tr("images") : tr("rows");
+        Q_EMIT previewStateChanged(done < total ? tr("Previewed %L1 of %L2 %3").arg(done).arg(total).arg(unit) : tr("Previewed on %L1 %2").arg(done).arg(unit), -1);
     };
     callbacks.error = [this, turn](const WorkerError& error) {
         if (turn != m_previewTurn) return;

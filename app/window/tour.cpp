@@ -19,6 +19,7 @@
 #include <QElapsedTimer>
 #include <QEventLoop>
 #include <QFile>
+#include <QFileInfo>
 #include <QLineEdit>
 #include <QPushButton>
 #include <QSettings>
@@ -36,7 +37,7 @@ namespace {
 /// The tour as a list of checked steps; each waits for the event loop, never for the worker directly.
 class Tour {
 public:
-    Tour(const QString& folder, const QString& checkpoint) : m_folder(folder), m_checkpoint(checkpoint) {}
+    Tour(const QString& folder, const QString& checkpoint, const QString& data) : m_folder(folder), m_checkpoint(checkpoint), m_data(data) {}
 
     int run() {
         if (!QDir().mkpath(m_folder)) {
@@ -99,16 +100,15 @@ private:
         note(QStringLiteral("opened %1 in %2 ms").arg(QString::fromStdString(m_window->document().model()->name)).arg(timer.elapsed()));
         check(waitFor([&] { return !m_window->document().methods().empty(); }, 30), QStringLiteral("the worker lists its methods"));
         check(waitFor([&] { return m_window->document().check() != nullptr; }, 30), QStringLiteral("the empty plan is checked"));
-        if (m_window->document().data().file.empty()) {
-            auto data = m_window->document().data();
-            data.file = demoText().toStdString();
-            m_window->document().setData(data);
-        }
         auto data = m_window->document().data();
-        data.maxRows = 16;
+        if (!m_data.isEmpty()) data.file = QFileInfo(m_data).absoluteFilePath().toStdString();
+        else if (data.file.empty() && !runsImages()) data.file = demoText().toStdString();
+        data.maxRows = runsImages() ? 256 : 16;
         m_window->document().setData(data);
-        return check(!data.file.empty(), QStringLiteral("a calibration text is chosen"));
+        return check(!data.file.empty(), runsImages() ? QStringLiteral("calibration images are chosen (--data)") : QStringLiteral("a calibration text is chosen"));
     }
+
+    bool runsImages() const { return m_window->document().model()->input == "images"; }
 
     bool measure() {
         bool any = false;
@@ -153,6 +153,7 @@ private:
         m_window->session().startPreview();
         const bool done = waitFor([&] { return document.preview() && document.preview()->final; }, 300);
         if (!check(done && std::isfinite(document.preview()->perplexity), QStringLiteral("the preview finishes"))) return false;
+        if (runsImages()) note(QStringLiteral("accuracy %1 -> %2").arg(document.preview()->baselineAccuracy).arg(document.preview()->accuracy));
         note(QStringLiteral("perplexity %1 -> %2, KL %3").arg(document.preview()->baseline).arg(document.preview()->perplexity).arg(document.preview()->kl));
         return true;
     }
@@ -189,7 +190,7 @@ private:
     /// A short recovery through its dialog, in processes of its own, paused and continued on the way, with the control behind it.
     bool recover() {
         RecoverDialog dialog(m_window->document(), m_window->client(), m_window->session(), m_window);
-        dialog.form().setValues({{"steps", 60}, {"batch_rows", 4}, {"row_length", 64}, {"eval_every", 10}, {"eval_rows", 16}, {"checkpoint_every", 30}, {"lr", 3e-4}});
+        dialog.form().setValues({{"steps", 60}, {"batch_rows", runsImages() ? 16 : 4}, {"row_length", runsImages() ? 0 : 64}, {"eval_every", 10}, {"eval_rows", runsImages() ? 200 : 16}, {"checkpoint_every", 30}, {"lr", 3e-4}});
         dialog.controlBox().setChecked(true);
         dialog.show();
         check(waitFor([&] { return dialog.isTimed(); }, 60), QStringLiteral("the dialog tells memory and time first"));
@@ -215,6 +216,7 @@ private:
         settle(1200);
         const double share = m_window->runs().recovered(*run);
         note(QStringLiteral("perplexity uncut %1, cut %2, recovered %3; recovered like for like %4 %").arg(run->status().baselinePerplexity).arg(run->status().cutPerplexity).arg(run->status().bestPerplexity).arg(100 * share, 0, 'f', 0));
+        if (runsImages()) note(QStringLiteral("accuracy uncut %1, cut %2, recovered %3").arg(run->status().baselineAccuracy).arg(run->status().cutAccuracy).arg(run->status().bestAccuracy));
         check(std::isfinite(share), QStringLiteral("run and control are compared"));
         m_window->runsDock().showRun(folder);
         settle(300);
@@ -309,7 +311,7 @@ private:
         return file.open(QIODevice::WriteOnly) && file.write(m_lines.join(QLatin1Char('\n')).toUtf8() + '\n') > 0;
     }
 
-    QString m_folder, m_checkpoint;
+    QString m_folder, m_checkpoint, m_data;
     MainWindow* m_window = nullptr;
     QStringList m_lines;
     int m_failures = 0, m_pictures = 0;
@@ -317,13 +319,13 @@ private:
 
 }  // namespace
 
-int runScreenshotTour(const QString& folder, const QString& checkpoint) {
+int runScreenshotTour(const QString& folder, const QString& checkpoint, const QString& data) {
     // Nothing of the tour may touch, or come from, the user's own workspaces and settings.
     QTemporaryDir place;
     qputenv("RESECT_WORKSPACES", place.path().toUtf8());
     QSettings::setDefaultFormat(QSettings::IniFormat);
     QSettings::setPath(QSettings::IniFormat, QSettings::UserScope, place.path());
-    return Tour(QDir(folder).absolutePath(), checkpoint).run();
+    return Tour(QDir(folder).absolutePath(), checkpoint, data).run();
 }
 
 }  // namespace resect::ui

@@ -101,32 +101,25 @@ bool inParallel(std::size_t count, const std::function<void(std::size_t)>& work,
     std::mutex mutex;
     std::size_t failedAt = count;
     std::exception_ptr failure;
-    const auto run = [&] {
-        for (std::size_t i = next++; i < count && !job.stopped(); i = next++) {
-            try {
-                work(i);
-            } catch (...) {
-                const std::lock_guard lock(mutex);
-                if (i < failedAt) failedAt = i, failure = std::current_exception();
-                next = count;
-            }
-            ++done;
+    const auto attempt = [&](std::size_t i) {
+        try {
+            work(i);
+        } catch (...) {
+            const std::lock_guard lock(mutex);
+            if (i < failedAt) failedAt = i, failure = std::current_exception();
+            next = count;
         }
+        return ++done;
     };
     {
         std::vector<std::jthread> helpers;
         const std::size_t processors = std::max(1u, std::thread::hardware_concurrency());
-        for (std::size_t h = 1; h < std::min(processors, (count + 63) / 64); ++h) helpers.emplace_back(run);
-        for (std::size_t i = next++; i < count && !job.stopped(); i = next++) {
-            try {
-                work(i);
-            } catch (...) {
-                const std::lock_guard lock(mutex);
-                if (i < failedAt) failedAt = i, failure = std::current_exception();
-                next = count;
-            }
-            if (++done % 64 == 0) job.progress({static_cast<double>(done), static_cast<double>(count), "images", stage});
-        }
+        for (std::size_t h = 1; h < std::min(processors, (count + 63) / 64); ++h)
+            helpers.emplace_back([&] {
+                for (std::size_t i = next++; i < count && !job.stopped(); i = next++) attempt(i);
+            });
+        for (std::size_t i = next++; i < count && !job.stopped(); i = next++)
+            if (const std::size_t ready = attempt(i); ready % 64 == 0) job.progress({static_cast<double>(ready), static_cast<double>(count), "images", stage});
     }
     if (failure) std::rethrow_exception(failure);
     return !job.stopped();

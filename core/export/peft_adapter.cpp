@@ -115,7 +115,7 @@ Json adapterConfig(const LoraAdapter& adapter) {
     config["rank_pattern"] = Json::object();
     config["revision"] = nullptr;
     config["target_modules"] = targetModules(adapter);
-    config["task_type"] = "CAUSAL_LM";
+    config["task_type"] = adapter.taskType.empty() ? Json() : Json(adapter.taskType);
     config["use_dora"] = false;
     config["use_rslora"] = false;
     for (const LoraPair& pair : adapter.pairs) {

@@ -25,6 +25,7 @@ struct LoraAdapter {
     double dropout = 0;
     std::vector<LoraPair> pairs;  ///< in any order
     bool transposed = false;  ///< the base stores its matrices [in, out] (GPT-2): `fan_in_fan_out`. A and B are the same either way
+    std::string taskType = "CAUSAL_LM";  ///< `task_type`; empty = null: PEFT has no type for image models
 };
 
 /// Writes adapter_config.json and adapter_model.safetensors (tensors `base_model.model.<module>.lora_A.weight` [rank, in],

@@ -72,6 +72,7 @@ public:
         adapter.numBlocks = m_numBlocks;
         adapter.transposed = m_family.transposedLinears;
         adapter.dropout = options.dropout;
+        if (m_family.image) adapter.taskType.clear();  // PEFT would wrap it as a language model
         for (const auto& site : m_adapters.sites) {
             const std::string module = loraModule(m_family, site);
             const auto a = master(module + ".lora_A.weight"), b = master(module + ".lora_B.weight");

@@ -15,6 +15,8 @@ struct Previewer::Data {
 Previewer::Previewer() : m_data(std::make_unique<Data>()) {}
 Previewer::~Previewer() = default;
 
+const Dataset& Previewer::data() const noexcept { return m_data->dataset; }
+
 protocol::PreviewMessage Previewer::preview(OpenedCheckpoint& opened, const EditPlan& plan, const protocol::DataMessage& data, const Compute& compute, const JobContext& job,
                                             const std::function<void(const protocol::PreviewMessage&)>& onPartial) {
     requireLegal(plan, opened);

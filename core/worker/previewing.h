@@ -15,6 +15,8 @@ public:
     /// Throws as checkPlan's first Error, Usage, BadInput. A stopped one returns what is finished. `onPartial` may be empty.
     protocol::PreviewMessage preview(OpenedCheckpoint& opened, const EditPlan& plan, const protocol::DataMessage& data, const Compute& compute, const JobContext& job,
                                      const std::function<void(const protocol::PreviewMessage&)>& onPartial);
+    /// What the last preview ran on; empty before the first.
+    const Dataset& data() const noexcept;
 
 private:
     struct Data;

@@ -158,6 +158,7 @@ void CostModel::rebuild() {
             const auto nats = [](double perplexity) { return std::log(perplexity); };
             addMeasured(tr("Accuracy"), tr(" Share of the labelled images whose likeliest label is right; higher is better."),
                         {preview->baselineAccuracy, preview->baselineAccuracyLow, preview->baselineAccuracyHigh}, {preview->accuracy, preview->accuracyLow, preview->accuracyHigh});
+            m_rows.back().change = tr("%1 points").arg(100 * (preview->accuracy - preview->baselineAccuracy), 0, 'f', 1);
             addMeasured(tr("Loss"), tr(" Cross entropy of the labels, nats; lower is better."), {nats(preview->baseline), nats(preview->baselineLow), nats(preview->baselineHigh)},
                         {nats(preview->perplexity), nats(preview->perplexityLow), nats(preview->perplexityHigh)});
         } else if (!images) {

@@ -41,6 +41,7 @@ TEST_F(ImageCli, FromMeasuringToTheExport) {
     const Json preview = json({"preview", file("plan.json"), m_path, "--data", m_data});
     EXPECT_EQ(preview["unit"], "images");
     EXPECT_EQ(preview["rowsDone"], 90);
+    EXPECT_THAT(preview["problems"].dump(), HasSubstr("the checkpoint does not say how its pictures are prepared"));
     EXPECT_THAT(runCli({"preview", file("plan.json"), m_path, "--data", m_data}).out, HasSubstr("accuracy (95 %)"));
     const auto recovered = runCli({"recover", "full", m_path, "--plan", file("plan.json"), "--data", m_data, "--eval-data", m_data, "--out", file("run"), "--set", "steps=30", "--set",
                                    "batch_rows=16", "--set", "lr=3e-3", "--set", "checkpoint_every=0"});

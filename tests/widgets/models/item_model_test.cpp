@@ -203,6 +203,7 @@ TEST_F(Models, CostsShowAccuracyAndLossOfImages) {
     EXPECT_EQ(model.index(rows, 0).data().toString(), "Accuracy");
     EXPECT_EQ(model.index(rows, CostModel::Before).data().toString(), "0.97 ± 0.01");
     EXPECT_EQ(model.index(rows, CostModel::After).data().toString(), "0.85 ± 0.02");
+    EXPECT_EQ(model.index(rows, CostModel::Change).data().toString(), "-12.0 points");
     EXPECT_TRUE(model.index(rows, 0).data(Qt::ToolTipRole).toString().contains("1000 of 1000 images"));
     EXPECT_EQ(model.index(rows + 1, 0).data().toString(), "Loss");
     EXPECT_EQ(model.index(rows + 1, CostModel::After).data().toString(), "0.5");
