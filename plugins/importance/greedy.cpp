@@ -54,7 +54,11 @@ void addGreedyOrder(Report& report, ModelRun& run, const Parameters& parameters,
             which.emplace_back(i, whole - parametersAfter(next));
         }
         if (candidates.empty()) break;
-        const AblationScores scores = measureAblations(run, base, candidates, JobContext(job.stopToken(), {}));
+        const double goal = parameters.real("greedy_ratio") * total;
+        const JobContext within(job.stopToken(), [&](const Progress& part) {   // a round may take long
+            job.progress({std::min(goal, units + part.done / part.total), goal, "units", "greedy order"});
+        });
+        const AblationScores scores = measureAblations(run, base, candidates, within);
         if (scores.rowsDone < scores.rowsTotal) break;
         std::size_t best = 0;
         for (std::size_t i = 1; i < candidates.size(); ++i)
@@ -66,7 +70,7 @@ void addGreedyOrder(Report& report, ModelRun& run, const Parameters& parameters,
         blocks.push_back(lanes[lane].block);
         cuts.push_back(counts[lane]);
         losses.push_back(scores.loss + scores.rise[best].mean);
-        job.progress({std::min(units, total * parameters.real("greedy_ratio")), total * parameters.real("greedy_ratio"), "units", "greedy order"});
+        job.progress({std::min(goal, units), goal, "units", "greedy order"});
     }
     const auto samples = static_cast<std::int64_t>(run.data().rows.size());
     report.datasets.push_back(curve("block", "Block that the greedy order cuts", "block", "In which block each step cuts: where the loss rises least for each parameter saved.", std::move(blocks), samples));

@@ -30,7 +30,6 @@ const UnitScores& scoresOf(const SimilarityScores& scores, DropKind kind, bool r
 /// Scores of the units that are left, on the model as it is cut by now; empty when it was stopped before all rows were run.
 std::vector<Candidate> rescored(ModelRun& run, const Cut& cut, std::vector<DropUnit> units, const std::string& metric, const JobContext& job) {
     std::vector<Candidate> candidates;
-    const JobContext quiet(job.stopToken(), {});
     if (metric == "delta_loss") {
         std::vector<Ablation> ablations;
         for (const DropUnit& unit : units) {
@@ -38,7 +37,7 @@ std::vector<Candidate> rescored(ModelRun& run, const Cut& cut, std::vector<DropU
             drop(without, unit);
             ablations.push_back({unit.block, without.blocks[static_cast<std::size_t>(unit.block)]});
         }
-        const AblationScores scores = measureAblations(run, cut, ablations, quiet);
+        const AblationScores scores = measureAblations(run, cut, ablations, job);
         if (scores.rowsDone < scores.rowsTotal) return {};
         for (std::size_t i = 0; i < units.size(); ++i) candidates.push_back({units[i], scores.rise[i].mean});
         return candidates;
@@ -50,7 +49,7 @@ std::vector<Candidate> rescored(ModelRun& run, const Cut& cut, std::vector<DropU
     run.setCut(cut);
     SimilarityOptions options;
     options.windows = false;
-    const SimilarityScores scores = measureSimilarity(run, options, quiet);
+    const SimilarityScores scores = measureSimilarity(run, options, job);
     if (scores.rowsDone < scores.rowsTotal) return {};
     for (const DropUnit& unit : units)
         if (const double score = scoresOf(scores, unit.kind, metric == "relative_magnitude").score[static_cast<std::size_t>(unit.block)]; !std::isnan(score)) candidates.push_back({unit, score});
@@ -91,7 +90,11 @@ void addIterativeOrder(Report& report, ModelRun& run, const Parameters& paramete
             units.erase(units.begin());
             units.pop_back();
         }
-        auto candidates = rescored(run, cut, std::move(units), metric, job);
+        const JobContext within(job.stopToken(), [&](const Progress& part) {   // a round may take long
+            const double round = part.total > 0 ? part.done / part.total * static_cast<double>(perRound) : 0;
+            job.progress({std::min(static_cast<double>(wanted), static_cast<double>(numbers.size()) + round), static_cast<double>(wanted), "units", "dropping and scoring again"});
+        });
+        auto candidates = rescored(run, cut, std::move(units), metric, within);
         if (candidates.empty()) break;
         sortByScore(candidates);
         const std::size_t take = std::min({perRound, wanted - numbers.size(), candidates.size()});

@@ -175,7 +175,7 @@ double lossUnder(ModelRun& run, const Cut& cut, const JobContext& job) {
     } restore{run};
     run.setCut(cut);
     try {
-        const Perplexity result = measurePerplexity(run, Positions::All, JobContext(job.stopToken(), {}));
+        const Perplexity result = measurePerplexity(run, Positions::All, job);
         return result.rowsDone == result.rowsTotal ? result.loss : kNaN;
     } catch (const Error& error) {
         if (error.code() != ErrorCode::Stopped) throw;
@@ -279,9 +279,11 @@ void addCurve(Report& report, ModelRun& run, const Parameters& parameters, const
     Cut cut = emptyCut(run.shape());
     for (std::size_t n = 0; n <= order.size() && !job.stopped(); ++n) {
         if (n > 0) drop(cut, order[n - 1]);
-        losses.push_back(lossUnder(run, cut, job));
+        const JobContext within(job.stopToken(), [&](const Progress& part) {
+            job.progress({static_cast<double>(n) + (part.total > 0 ? part.done / part.total : 0), static_cast<double>(order.size() + 1), "drops", "loss after each drop"});
+        });
+        losses.push_back(lossUnder(run, cut, within));
         perplexities.push_back(std::exp(losses.back()));
-        job.progress({n + 1.0, order.size() + 1.0, "drops", "loss after each drop"});
     }
     const DatasetAxis axis{"units dropped", "", counting(0, losses.size())};
     report.datasets.push_back(curve("curve/" + target + "_loss", "Loss after each drop, " + target, "nats", "Mean loss per token with the n lowest by the cosine dropped at once.", axis, losses, {}, report.samplesDone));

@@ -268,7 +268,7 @@ TEST_F(Dropped, FirstAndLastBlockAreWarnedOf) {
 }
 
 TEST_F(Dropped, AStopKeepsTheFinishedRounds) {
-    test::StopAfter stop(4);   // two batches of scores, then two rounds
+    test::StopAfter stop(8);   // two batches of scores, then two rounds of two batches and a report each
     const Report report = analyse({{"iterative", "attn"}, {"iterative_count", 5}}, stop.job());
     EXPECT_TRUE(report.partial());
     EXPECT_EQ(report.dataset("iterative/unit").shape[0], 2);

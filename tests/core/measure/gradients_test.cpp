@@ -172,6 +172,38 @@ TEST_F(Gradients, OfExpertsAndTheirChannelsEqualThoseOfTheirDownProjection) {
     run.model().visitParameters([](const std::string& name, torch::Tensor& parameter) { EXPECT_FALSE(parameter.requires_grad()) << name; });
 }
 
+/// Fused and turned matrices, biases, sandwich norms, soft caps, shared experts: the identities hold wherever a unit is multiplied by one matrix only.
+TEST_F(Gradients, HoldTheIdentitiesInEveryFamily) {
+    for (const Family& family : families()) {
+        if (family.image) continue;
+        SCOPED_TRACE(std::string(family.modelType));
+        const TinyCheckpoint tiny = test::tinyFamily(std::string(family.modelType));
+        const Checkpoint checkpoint = tiny.open();
+        const ModelShape shape = Anatomy::of(checkpoint).shape();
+        const GradientScores scores = measure(checkpoint, {.elements = true});
+        const PlainGradients plain(checkpoint, m_data);
+        const BlockMatrices products(shape, [&](const ExpectedTensor& tensor) { return plain.product(tensor.name); });
+        for (int block = 0; block < shape.numBlocks(); ++block) {
+            const auto b = static_cast<std::size_t>(block);
+            const BlockShape& own = shape.blocks[b];
+            const auto heads = products.read(block, TensorRole::OutputWeight).sum(0).view({own.numHeads, own.headDim}).sum(1);
+            ASSERT_EQ(scores.head.signedMean[b].size(), static_cast<std::size_t>(own.numHeads));
+            for (int head = 0; head < own.numHeads; ++head) EXPECT_NEAR(scores.head.signedMean[b][static_cast<std::size_t>(head)], heads[head].item<double>(), 1e-10);
+            for (int expert = 0; expert < std::max(1, own.numExperts); ++expert) {
+                const auto channels = (own.numExperts > 0 ? products.read(block, TensorRole::ExpertDownWeight, expert) : products.read(block, TensorRole::DownWeight)).sum(0);
+                ASSERT_EQ(channels.numel(), own.ffnSize);
+                for (int channel = 0; channel < own.ffnSize; ++channel)
+                    EXPECT_NEAR(scores.channel.signedMean[b][static_cast<std::size_t>(expert * own.ffnSize + channel)], channels[channel].item<double>(), 1e-10);
+            }
+            EXPECT_EQ(scores.taylor.at(ComponentKind::KvGroup).first[b].size(), static_cast<std::size_t>(own.numKvHeads));
+            EXPECT_EQ(scores.taylor.at(ComponentKind::Channel).first[b].size(), static_cast<std::size_t>(own.ffnSize * std::max(1, own.numExperts)));
+        }
+        ModelRun run(checkpoint, m_data, doubles());
+        EXPECT_EQ(measureHidden(run, {}, {}).magnitude.size(), static_cast<std::size_t>(shape.hiddenSize));
+        EXPECT_EQ(measureActivations(run, {}).channel.wanda.score.size(), shape.blocks.size());
+    }
+}
+
 TEST_F(Gradients, DoNotDependOnBatchesOrOrder) {
     const TinyCheckpoint tiny = test::tinyLlama({.dtype = DType::F64});
     const Checkpoint checkpoint = tiny.open();
