@@ -2,8 +2,11 @@
 //
 //   build/bin/bench_s2ft_step [--steps 5] [--cases 512,1024,2048] [--dtype bf16] [--vocab 512] [--threads 0]
 //
+//   build/bin/bench_s2ft_step --switch 1          time to exchange adapters in resident models of 2, 8 and 24 blocks
+//
 // Every recipe runs in a process of its own. They take their steps in turn, so that whatever else the machine does hits all of them alike; the
-// table gives the medians of wall and processor time and their ratios to S2FT. Memory is the highest resident size during the steps less the size with the weights loaded.
+// table gives the medians of wall and processor time and their ratios to S2FT. Memory is the highest resident size during the steps less the size with
+// the weights loaded and the batch run once without gradients.
 #include "core/method/method.h"
 #include "core/models/model.h"
 #include "core/models/runtime.h"
@@ -11,6 +14,8 @@
 #include "core/train/losses.h"
 #include "core/train/recipe.h"
 #include "core/train/trained_parts.h"
+#include "plugins/s2ft/s2_adapter.h"
+#include "plugins/s2ft/s2_linear.h"
 
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -20,6 +25,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <fcntl.h>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -90,6 +96,11 @@ int work(const Contender& contender, const Case& sizes, const std::string& dtype
     batch.tokens.ids_BT = torch::randint(vocabulary, {sizes.batch, kTokens}, torch::kInt64);
     batch.targets_BT = batch.tokens.ids_BT.roll(-1, 1).clone();
     batch.counted = batch.targets_BT.numel();
+    {
+        // Libraries and generated code are loaded by the first pass whatever is trained.
+        const torch::NoGradGuard noGrad;
+        model->loss(batch.tokens, batch.targets_BT);
+    }
     releaseFreedMemory();
     const double weights = statusMegabytes("VmRSS:");
     std::ofstream("/proc/self/clear_refs") << "5";
@@ -124,12 +135,12 @@ class Worker {
 public:
     Worker(const std::string& name, const std::vector<std::string>& arguments) {
         int in[2], out[2];
-        if (pipe(in) != 0 || pipe(out) != 0) throw std::runtime_error("no pipe");
+        // Closed in the other children, or none would see the end of its input.
+        if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
         m_pid = fork();
         if (m_pid == 0) {
             dup2(in[0], 0);
             dup2(out[1], 1);
-            for (const int file : {in[0], in[1], out[0], out[1]}) close(file);
             std::vector<char*> list;
             for (const auto& argument : arguments) list.push_back(const_cast<char*>(argument.c_str()));
             list.push_back(nullptr);
@@ -188,10 +199,62 @@ void compare(const std::string& width, int steps, const std::string& dtype, cons
     std::fflush(stdout);
 }
 
+/// Exchanges two adapters of two blocks (2 heads and 32 channels each) back and forth in models of growing depth, and rebuilds the same weights
+/// with a LoRA pair of rank 32 for comparison. The best of 21 rounds: a switch is so short that others on the machine would be measured.
+void timeSwitches(const std::string& dtype) {
+    constexpr int kWidth = 1024, kRounds = 21;
+    configureRuntime(0);
+    std::printf("%-8s %14s %12s %12s\n", "blocks", "parameters", "switch ms", "LoRA ms");
+    for (const int blocks : {2, 8, 24}) {
+        auto shape = shapeOf(kCases.at(std::to_string(kWidth)), 512);
+        shape.blocks.resize(static_cast<std::size_t>(blocks), shape.blocks.front());
+        const auto model = LanguageModel::random(shape, {torch::kCPU, parseDtype(dtype), false}, 0.02, 1);
+        const auto adapterFrom = [&](int firstUnit) {
+            s2::Adapter adapter;
+            for (int block = 0; block < 2; ++block)
+                for (const auto part : {s2::Part::Output, s2::Part::Down}) {
+                    const auto pool = s2::poolsOf(shape, part)[static_cast<std::size_t>(block)];
+                    std::vector<int> units;
+                    for (int i = 0; i < (part == s2::Part::Output ? 2 : 32); ++i) units.push_back(firstUnit + i);
+                    const auto weight = s2::writableWeight(*model, pool.block, pool.role);
+                    s2::Delta delta{s2::Side::In, weight.size(0), weight.size(1), {}, {}};
+                    for (const auto place : pool.places(units)) delta.index.push_back(static_cast<std::int32_t>(place));
+                    delta.value = torch::randn({delta.out, static_cast<std::int64_t>(delta.index.size())});
+                    adapter.deltas[pool.tensor] = delta;
+                }
+            return adapter;
+        };
+        const auto first = adapterFrom(0), second = adapterFrom(5);
+        std::vector<double> switches, rebuilds;
+        const auto timed = [](std::vector<double>& into, const auto& body) {
+            const auto start = std::chrono::steady_clock::now();
+            body();
+            into.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        };
+        s2::Switcher switcher(*model);
+        const torch::NoGradGuard noGrad;
+        for (int round = 0; round < kRounds; ++round) {
+            timed(switches, [&] { switcher.apply(round % 2 ? &first : &second); });
+            timed(rebuilds, [&] {
+                for (const auto& [name, delta] : first.deltas) {
+                    const auto role = name.substr(name.find('.', 13) + 1);
+                    auto weight = s2::writableWeight(*model, name[13] - '0', role.substr(0, role.size() - 7));
+                    weight.add_(torch::matmul(torch::ones({delta.out, 32}, weight.options()), torch::zeros({32, delta.in}, weight.options())));
+                }
+            });
+        }
+        std::printf("%-8d %14ld %12.2f %12.2f\n", blocks, static_cast<long>(model->numParameters()), 1e3 * std::ranges::min(switches), 1e3 * std::ranges::min(rebuilds));
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     restartWithWaitPolicy(argv);
+    if (argc == 3 && std::string(argv[1]) == "--switch") {
+        timeSwitches("bf16");
+        return 0;
+    }
     if (argc == 7 && std::string(argv[1]) == "--work") return work(contenders()[std::stoul(argv[2])], kCases.at(argv[3]), argv[4], std::stoi(argv[5]), std::stoi(argv[6]));
     std::map<std::string, std::string> options{{"--steps", "5"}, {"--cases", "512,1024,2048"}, {"--dtype", "bf16"}, {"--vocab", "512"}, {"--threads", "0"}};
     for (int i = 1; i + 1 < argc; i += 2) options.at(argv[i]) = argv[i + 1];
