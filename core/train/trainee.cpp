@@ -49,10 +49,9 @@ void Trainee::addSlot(const TrainedTensor& tensor, double weightDecay) {
     slot.parameter = tensor.parameter;
     slot.master = tensor.parameter;
     const auto inF32 = torch::TensorOptions(tensor.parameter.device()).dtype(torch::kFloat32);
-    if (tensor.parameter.scalar_type() != torch::kFloat32) {
-        slot.master = torch::zeros(tensor.parameter.sizes(), inF32);
-        begin(slot);
-    }
+    if (tensor.parameter.scalar_type() != torch::kFloat32) slot.master = torch::zeros(tensor.parameter.sizes(), inF32);
+    // In f32 the parameter holds its start already; a leaf made of a model in bf16 holds it rounded.
+    if (m_model->dtype() != torch::kFloat32) begin(slot);
     slot.moment1 = torch::zeros(tensor.parameter.sizes(), inF32);
     slot.moment2 = torch::zeros(tensor.parameter.sizes(), inF32);
     slot.weightDecay = tensor.decays ? weightDecay : 0;

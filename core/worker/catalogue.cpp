@@ -9,6 +9,7 @@ Catalogue loadCatalogue() {
     Catalogue catalogue;
     catalogue.plugins = loadPlugins(catalogue.registry);
     for (const auto& recipe : catalogue.registry.recipes()) addRecipe(recipe);
+    setRecipeLoader({});   // they are known now
     return catalogue;
 }
 

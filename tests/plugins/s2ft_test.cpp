@@ -613,8 +613,12 @@ TinyRun s2Run(const Json& parameters, const TinyOptions& options = {}) {
     return tinyRun("s2ft", all, options);
 }
 
-TEST(S2Run, FirstStepMovesEveryTrainedWeightByTheLearningRate) {
+class S2FirstStep : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Dtypes, S2FirstStep, testing::Values("f32", "bf16"));
+
+TEST_P(S2FirstStep, MovesEveryTrainedWeightByTheLearningRateFromItsStoredValue) {
     auto run = s2Run({{"steps", 1}, {"warmup_steps", 0}, {"schedule", "constant"}, {"clip", 0}, {"lr", 1e-3}, {"eval_every", 0}});
+    run.job.dtype = GetParam();
     EXPECT_EQ(run.run().state, "done");
     const auto adapter = readAdapter(runResult(run.path()));
     std::int64_t parameters = 0, moved = 0;
