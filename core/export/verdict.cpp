@@ -398,8 +398,8 @@ std::vector<LoadAdvice> loadAdvice(const ModelShape& written, const std::filesys
                                    LoadAdvice::Evidence reopened) {
     const std::string path = folder.string();
     std::vector<LoadAdvice> rows{
-        {"Resect", Verdict::Opens, {}, written.image ? "resect-cli logits " + shellQuoted(path) + " --input PICTURES.safetensors --out OUT.safetensors"
-                                                    : "resect-cli eval " + shellQuoted(path) + " --data FILE", reopened}};
+        {"Resect", Verdict::Opens, {}, "resect-cli " + std::string(written.image && written.image->labels == 0 ? "inspect " : "eval ") + shellQuoted(path) +
+                                           (!written.image ? " --data FILE" : written.image->labels > 0 ? " --data IMAGES" : ""), reopened}};
     const bool stock = isUniform(written);
     for (RuntimeVerdict& row : verdicts(written)) {
         if (!stock && row.verdict == Verdict::Opens) row.verdict = Verdict::AfterPadding;
