@@ -23,7 +23,8 @@ private:
 /// experts as each token is sent to. With a budget: the least cut that meets it; Usage when none does.
 EditPlan planImportance(const Anatomy& anatomy, const Report& report, const Parameters& parameters);
 
-/// Rank agreement between all criteria that the report holds of a kind, as matrices "agreement/KIND_spearman" and "..._kendall": the mean over blocks.
+/// Rank agreement between all criteria that the report holds of a kind, as matrices "agreement/KIND_spearman" and "..._kendall": the mean over blocks;
+/// where units were left out, "agreement/KIND_with_loo": each criterion's Spearman correlation with that, block by block.
 void addAgreement(Report& report);
 
 /// Cuts step by step where the loss rises least per parameter (ranking inside a block by `metric`): datasets "greedy/block", "greedy/cut" (bundles of

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <numeric>
 
 namespace resect {
@@ -40,7 +41,7 @@ private:
     Counts uniform(double share) const;
     Counts byCount() const;
     Counts globally(std::size_t steps, const std::vector<Step>& order) const;
-    Counts isomorphic(double share) const;
+    Counts isomorphic(double share);
     Counts greedily(std::size_t steps) const;
     std::vector<Step> ranked(std::optional<ComponentKind> kind = {}) const;
     std::size_t prefixFor(const std::vector<Step>& order, double units) const;
@@ -55,6 +56,7 @@ private:
     const Parameters& m_parameters;
     int m_rounding;
     std::vector<Lane> m_lanes;
+    std::map<ComponentKind, std::vector<Step>> m_orders;
     double m_units = 0;
 };
 
@@ -104,10 +106,11 @@ Solver::Counts Solver::globally(std::size_t steps, const std::vector<Step>& orde
 }
 
 /// Each kind ranked by itself over all blocks, and the same share of each.
-Solver::Counts Solver::isomorphic(double share) const {
+Solver::Counts Solver::isomorphic(double share) {
     Counts counts(m_lanes.size(), 0);
     for (const ComponentKind kind : kindsOf(m_parameters.text("target"))) {
-        const auto order = ranked(kind);
+        auto& order = m_orders[kind];   // ranked once: a bisection asks often, and there may be millions
+        if (order.empty()) order = ranked(kind);
         double units = 0;
         for (const Lane& lane : m_lanes)
             for (const Bundle& bundle : lane.bundles) units += lane.kind == kind ? static_cast<double>(bundle.units.size()) : 0;

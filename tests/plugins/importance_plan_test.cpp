@@ -114,7 +114,11 @@ TEST_F(Solved, EveryCriterionCutsAndIsCompared) {
             for (std::int64_t j = 0; j < i; ++j) EXPECT_TRUE(std::isnan(rho.at({i, j})) || std::abs(rho.at({i, j}) - rho.at({j, i})) < 1e-12);
         }
     }
-    const ReportDataset& loo = report.dataset("head/loo");
+    const ReportDataset &loo = report.dataset("head/loo"), &with = report.dataset("agreement/head_with_loo");
+    EXPECT_EQ(with.shape[0], 4);
+    EXPECT_TRUE(std::isnan(with.at({0, 0}))) << "not ablated";
+    EXPECT_NEAR(with.at({1, with.shape[1] - 1}), 1, 1e-12) << "itself";
+    EXPECT_EQ(report.find("agreement/channel_with_loo"), nullptr);
     EXPECT_TRUE(std::isnan(loo.at({0, 0})));
     EXPECT_FALSE(std::isnan(loo.at({1, 0})));
     EXPECT_EQ(plan(report, {{"metric", "loo"}, {"target", "heads"}, {"ratio", 0.34}}).edits.size(), 2u) << "only blocks that were measured";
