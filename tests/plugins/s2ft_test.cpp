@@ -237,12 +237,12 @@ TEST(S2Scores, ActivationsAreTheMeansThatTheMeasurementFinds) {
     const auto scores = measureScores(*model, pools, Ranking::Activation, data.rows, 2, 0, {});
     EXPECT_TRUE(logitsOf(*model).equal(before)) << "the meters are gone";
     for (std::size_t block = 0; block < 3; ++block) {
-        for (std::size_t head = 0; head < 6; ++head) EXPECT_NEAR(scores.at(Part::Output)[block][head], expected.headMean[block][head], 1e-6);
+        for (std::size_t head = 0; head < 6; ++head) EXPECT_NEAR(scores.at(Part::Output)[block][head], expected.head.mean.score[block][head], 1e-6);
         for (std::size_t channel = 0; channel < 43; ++channel) {
-            EXPECT_NEAR(scores.at(Part::Down)[block][channel], expected.channelMean[block][channel], 1e-6);
+            EXPECT_NEAR(scores.at(Part::Down)[block][channel], expected.channel.mean.score[block][channel], 1e-6);
             EXPECT_EQ(scores.at(Part::Up)[block][channel], scores.at(Part::Down)[block][channel]);
         }
-        for (std::size_t group = 0; group < 2; ++group) EXPECT_NEAR(scores.at(Part::Value)[block][group], expected.groupMean[block][group] / 3, 1e-6);
+        for (std::size_t group = 0; group < 2; ++group) EXPECT_NEAR(scores.at(Part::Value)[block][group], expected.group.mean.score[block][group] / 3, 1e-6);
     }
 }
 
@@ -284,7 +284,7 @@ TEST(S2Scores, AreReportedForTheViews) {
     EXPECT_FALSE(report.partial());
     for (const auto& dataset : report.datasets) EXPECT_NO_THROW(checkDataset(dataset, dataset.name));
     const auto expected = measureActivations(run, {});
-    EXPECT_NEAR(report.dataset("channel/s2_activation").at({1, 7}), expected.channelMean[1][7], 1e-6);
+    EXPECT_NEAR(report.dataset("channel/s2_activation").at({1, 7}), expected.channel.mean.score[1][7], 1e-6);
     EXPECT_GT(report.dataset("head/s2_gradient").at({2, 5}), 0);
     StopAfter soon(2);
     EXPECT_TRUE(measure.analyse(run, Parameters(measure.info().measureParameters, nullptr), soon.job()).partial());
@@ -651,7 +651,7 @@ TEST(S2Run, LearnsAndItsResultComputesWhatWasTrained) {
         wanted.rowLength = 17;
         const auto data = loadDataset(run.job.data.file, nullptr, 61, wanted);
         const std::vector<TokenRow> held(data.rows.end() - 3, data.rows.end());
-        EXPECT_NEAR(evaluate(*merged, makeBatches(held, 3), {}).perplexity(), status.evalPerplexity, std::string(dtype) == "f32" ? 1e-3 : 0.05) << dtype;
+        EXPECT_NEAR(evaluate(*merged, held, 3, {}).perplexity(), status.evalPerplexity, std::string(dtype) == "f32" ? 1e-3 : 0.05) << dtype;
     }
 }
 

@@ -173,10 +173,10 @@ TEST_F(Images, ScoreHeadsAndChannels) {
     auto model = run();
     const auto scores = measureActivations(model, {});
     EXPECT_EQ(scores.rowsDone, 70);
-    EXPECT_EQ(scores.headMean[0].size(), 4u);
-    EXPECT_EQ(scores.channelWanda[1][5], 0);
-    EXPECT_GT(scores.channelMean[1][5], 0);
-    EXPECT_EQ(scores.channelMean[0][7], 0);
+    EXPECT_EQ(scores.head.mean.score[0].size(), 4u);
+    EXPECT_EQ(scores.channel.wanda.score[1][5], 0);
+    EXPECT_GT(scores.channel.mean.score[1][5], 0);
+    EXPECT_EQ(scores.channel.mean.score[0][7], 0);
 }
 
 TEST_F(Images, PreviewEqualsTheAppliedPlan) {

@@ -305,7 +305,7 @@ TEST(LanguageModel, RefusesBadBatches) {
 }
 
 TEST(Olmoe, ClipsQueriesAndKeysAfterTheirNorms) {
-    TinyCheckpoint tiny = tinyFamily("olmoe", {{"clip_qkv", 1e4}});
+    test::TinyCheckpoint tiny = test::tinyFamily("olmoe", {{"clip_qkv", 1e4}});
     const auto run = [&] { return LanguageModel::load(tiny.open(), {torch::kCPU, torch::kFloat64, false})->logits({torch::arange(20).view({2, 10}), {}, {}}); };
     const torch::NoGradGuard noGrad;
     const auto plain = run();
