@@ -66,7 +66,7 @@ Json proportionJson(const Proportion& share) { return {{"share", share.share}, {
 
 Json classificationOf(EvalOptions& options, OpenedCheckpoint& opened, const JobContext& job) {
     if (options.secondHalf) throw Error(ErrorCode::Usage, "--second-half", "is for rows of text; this model runs images");
-    requireClassifier(opened.shape());
+    requireHead(opened.shape());
     const Compute compute{options.device, options.dtype};
     const Dataset data = opened.data(options.data, job);
     RunOptions run;
@@ -196,13 +196,13 @@ void runEval(EvalOptions& options) {
 
 void addEval(CLI::App& app) {
     auto options = std::make_shared<EvalOptions>();
-    options->data.maxRows = 0;
+    options->data.maxRows = options->data.rowLength = 0;
     options->data.layout = "auto";
     CLI::App* command = app.add_subcommand("eval", "Perplexity on a text, or accuracy on labelled images or a task file");
     command->add_option("CKPT", options->checkpoint, "Checkpoint, or a run folder (its best checkpoint)")->required();
     command->add_option("--data", options->data.file, kDataHelp);
     command->add_option("--task", options->task, "JSON lines of multiple-choice or exact-answer tasks, or HellaSwag as six lines a task (.txt)");
-    command->add_option("--row-length", options->data.rowLength, "Tokens per row")->capture_default_str()->check(CLI::PositiveNumber);
+    command->add_option("--row-length", options->data.rowLength, "Tokens per row")->default_str("256, or the model's context")->check(CLI::PositiveNumber);
     command->add_option("--max-rows", options->data.maxRows, "Rows or images to use, 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
     command->add_option("--layout", options->data.layout, "chunks of running text, packed or padded examples; auto: packed for rows with prompt and answer, else chunks")->check(CLI::IsMember({"auto", "chunks", "packed", "padded"}))->capture_default_str();
     addImageAspect(*command, options->data.imageAspect);

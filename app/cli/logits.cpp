@@ -24,7 +24,7 @@ struct LogitsOptions : Common {
 
 /// The five likeliest labels of every picture.
 void printLabels(const OpenedCheckpoint& opened, const torch::Tensor& logits_B1V) {
-    requireClassifier(opened.shape());
+    requireHead(opened.shape());
     const ClassLabels labels(opened.path(), opened.shape());
     Json json{{"images", Json::array()}};
     for (std::int64_t b = 0; b < logits_B1V.size(0); ++b) {

@@ -76,8 +76,9 @@ void runMeasure(MeasureOptions& options) {
 
 void addData(CLI::App& command, protocol::DataMessage& data) {
     data.maxRows = -1;
+    data.rowLength = 0;
     command.add_option("--data", data.file, kDataHelp)->required();
-    command.add_option("--row-length", data.rowLength, "Tokens per row")->capture_default_str()->check(CLI::PositiveNumber);
+    command.add_option("--row-length", data.rowLength, "Tokens per row")->default_str("256, or the model's context")->check(CLI::PositiveNumber);
     command.add_option("--max-rows", data.maxRows, "Rows or images to use, 0 = all")->default_str("64; of images 1024")->check(CLI::NonNegativeNumber);
     command.add_option("--layout", data.layout, "chunks of running text, packed or padded examples; auto: packed for rows with prompt and answer, else chunks")->check(CLI::IsMember({"auto", "chunks", "packed", "padded"}))->capture_default_str();
     addImageAspect(command, data.imageAspect);

@@ -200,7 +200,11 @@ ConfigRewrite rewriteTowers(const Json& config, const ModelShape& source, const 
         part.config["model_type"] = own.shape.modelType;
         if (given.contains("architectures")) part.config["architectures"] = given["architectures"];
         else part.config.erase("architectures");
-        rewrite.config[own.configField] = std::move(part.config);
+        Json ordered = Json::object();  // as the source has them, then what is new
+        for (const Json& fields : {given, part.config})
+            for (auto entry = fields.begin(); entry != fields.end(); ++entry)
+                if (part.config.contains(entry.key())) ordered[entry.key()] = part.config[entry.key()];
+        rewrite.config[own.configField] = std::move(ordered);
         for (Problem& note : part.notes) note.subject.insert(0, own.configField + ": "), rewrite.notes.push_back(std::move(note));
     }
     if (!source.link.featureBlocks.empty()) {

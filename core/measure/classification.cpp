@@ -1,5 +1,6 @@
 #include "core/measure/classification.h"
 
+#include "core/anatomy/family.h"
 #include "core/base/error.h"
 
 #include <torch/types.h>
@@ -35,13 +36,15 @@ LabelHits countHits(const torch::Tensor& logits, const torch::Tensor& targets) {
     return {count(ranks_B.lt(1)), count(ranks_B.lt(5)), counted_B.sum().item<std::int64_t>()};
 }
 
-void requireClassifier(const ModelShape& shape) {
+void requireHead(const ModelShape& shape) {
     if (shape.image && shape.image->labels == 0)
         throw Error(ErrorCode::Unsupported, shape.modelType, "has no classifier, so there are neither losses nor probabilities of labels; it can be measured, cut and exported");
+    if (familyOf(shape).headless || shape.link.projectionSize > 0)
+        throw Error(ErrorCode::Unsupported, shape.modelType, "predicts no next token, so there is no perplexity; it can be measured, cut and exported");
 }
 
 Classification measureClassification(ModelRun& run, const JobContext& job) {
-    requireClassifier(run.shape());
+    requireHead(run.shape());
     Classification result;
     result.labels = static_cast<int>(run.shape().vocabSize);
     const auto V = static_cast<std::size_t>(result.labels);

@@ -26,9 +26,9 @@ struct Classification {
 };
 inline constexpr int kMostConfused = 200;
 
-/// Throws Unsupported when the model has no classifier: it then has neither losses nor probabilities.
-void requireClassifier(const ModelShape& shape);
-/// Runs the data through the model. Stopping keeps the finished pictures. Throws Unsupported as requireClassifier, BadInput when no picture has a label or a
+/// Throws Unsupported for a model whose outputs are no probabilities: of pictures without a classifier, of text without a next token.
+void requireHead(const ModelShape& shape);
+/// Runs the data through the model. Stopping keeps the finished pictures. Throws Unsupported as requireHead, BadInput when no picture has a label or a
 /// loss is not finite, Stopped when nothing was finished.
 Classification measureClassification(ModelRun& run, const JobContext& job);
 

@@ -95,7 +95,7 @@ Perplexity RowLosses::result(std::int64_t rowsTotal) const {
 }
 
 Perplexity measurePerplexity(ModelRun& run, Positions positions, const JobContext& job) {
-    requireClassifier(run.shape());
+    requireHead(run.shape());
     RowLosses rows;
     const auto onLogits = [&](std::size_t batch, const torch::Tensor& logits_BTV) {
         const auto targets_BT = run.targets(batch);

@@ -249,7 +249,7 @@ protocol::PreviewMessage preview(ModelRun& run, const Cut& cut, PreviewCache& ca
     const torch::NoGradGuard noGrad;
     if (!cut.blocks.empty() && static_cast<int>(cut.blocks.size()) != run.shape().numBlocks())
         throw Error(ErrorCode::Mismatch, "plan", "is for " + std::to_string(cut.blocks.size()) + " blocks, the model has " + std::to_string(run.shape().numBlocks()));
-    requireClassifier(run.shape());
+    requireHead(run.shape());
     PreviewCache::Data& data = cache.data();
     data.openFor(run);
     const Cut whole = cut.blocks.empty() ? emptyCut(run.shape()) : cut;

@@ -97,7 +97,7 @@ struct ModelMessage {
 /// Where calibration, training or evaluation data comes from.
 struct DataMessage {
     std::string file;                         ///< text or rows; for image models an image folder, an IDX file or one picture
-    int rowLength = 256;                      ///< text only
+    int rowLength = 256;                      ///< text only; 0 = 256, or the model's context where that is shorter
     std::int64_t maxRows = 64;                ///< 0 = all; below 0 = 64 rows of text, 1,024 images
     std::string layout = "chunks";            ///< chunks, packed, padded; text only
     std::string imageAspect;                  ///< "pad": pictures are padded to squares first; "" = as the checkpoint says

@@ -177,6 +177,7 @@ void Session::prepareBase() {
     } else {
         say(LogLevel::Info, "Opening " + m_job.source.string() + ".");
         m_source = Checkpoint::open(m_job.source);
+        requireTrainable(Anatomy::of(*m_source).shape());
         fingerprint = m_source->fingerprint();
         if (!m_job.plan.is_null()) prepareCutBase();
         m_base = m_job.plan.is_null() ? Checkpoint::open(m_job.source) : Checkpoint::open(baseFolder);

@@ -68,10 +68,12 @@ Dataset OpenedCheckpoint::data(const protocol::DataMessage& data, const JobConte
     options.maxRows = data.maxRows >= 0 ? data.maxRows : shape.image ? kImages : kRows;
     options.chatTemplateFolder = path();
     if (shape.image) return loadModelData(data.file, path(), shape, nullptr, options, job);
-    if (data.rowLength < 2) throw Error(ErrorCode::Usage, "row length", "expected at least 2 tokens, found " + std::to_string(data.rowLength));
-    if (shape.maxPositions > 0 && data.rowLength > shape.maxPositions)
-        throw Error(ErrorCode::Usage, "row length", "the model's context is " + std::to_string(shape.maxPositions) + " tokens, asked for " + std::to_string(data.rowLength));
-    options.rowLength = data.rowLength;
+    constexpr std::int64_t kRowLength = 256;
+    const std::int64_t rowLength = data.rowLength != 0 ? data.rowLength : shape.maxPositions > 0 ? std::min(kRowLength, shape.maxPositions) : kRowLength;
+    if (rowLength < 2) throw Error(ErrorCode::Usage, "row length", "expected at least 2 tokens, found " + std::to_string(rowLength));
+    if (shape.maxPositions > 0 && rowLength > shape.maxPositions)
+        throw Error(ErrorCode::Usage, "row length", "the model's context is " + std::to_string(shape.maxPositions) + " tokens, asked for " + std::to_string(rowLength));
+    options.rowLength = static_cast<int>(rowLength);
     return loadModelData(data.file, path(), shape, findTokenizer(), options, job);
 }
 

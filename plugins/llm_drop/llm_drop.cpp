@@ -297,7 +297,7 @@ LlmDrop::LlmDrop() : m_info(describe()) {}
 Report LlmDrop::analyse(ModelRun& run, const Parameters& parameters, const JobContext& job) const {
     Report report = startReport(*this, run, parameters);
     SimilarityOptions options;
-    options.windows = parameters.boolean("windows");
+    options.windows = parameters.boolean("windows") && run.shape().towers.empty();  // text does not run through all of several towers
     options.windowTokens = static_cast<int>(parameters.integer("window_tokens"));
     options.angularTokens = parameters.text("angular_tokens") == "all" ? AngularTokens::All : AngularTokens::Last;
     const SimilarityScores scores = measureSimilarity(run, options, job);
