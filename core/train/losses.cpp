@@ -153,7 +153,7 @@ torch::Tensor routerBalanceLoss(const std::vector<torch::Tensor>& logits_BTE, co
 
 double Evaluation::perplexity() const noexcept { return std::exp(loss); }
 
-Evaluation evaluate(const LanguageModel& model, const std::vector<TrainBatch>& batches, const JobContext& job) {
+Evaluation evaluate(const LanguageModel& model, const std::vector<TrainBatch>& batches, const JobContext& job, const std::function<void(const TrainBatch&)>& onBatch) {
     torch::NoGradGuard noGrad;
     Evaluation result;
     double sum = 0;
@@ -161,6 +161,7 @@ Evaluation evaluate(const LanguageModel& model, const std::vector<TrainBatch>& b
     for (const auto& batch : batches) {
         if (job.stopped()) break;
         const auto there = batch.to(model.device());
+        if (onBatch) onBatch(there);
         sum += model.loss(there.tokens, there.targets_BT).item<double>() * double(batch.counted);
         result.counted += batch.counted;
         job.progress({double(++done), double(batches.size()), "batches", "evaluating"});

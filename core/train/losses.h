@@ -41,7 +41,7 @@ struct Evaluation {
     bool complete = false;           ///< false: stopped early
     double perplexity() const noexcept;
 };
-/// Without gradients, batch by batch.
-Evaluation evaluate(const LanguageModel& model, const std::vector<TrainBatch>& batches, const JobContext& job);
+/// Without gradients, batch by batch. `onBatch` is told which one comes.
+Evaluation evaluate(const LanguageModel& model, const std::vector<TrainBatch>& batches, const JobContext& job, const std::function<void(const TrainBatch&)>& onBatch = {});
 
 }  // namespace resect

@@ -103,7 +103,9 @@ Trainer::StepResult Trainer::takeStep() {
         // What a recipe draws (dropout) depends on the position alone, so that a resumed run draws the same.
         torch::manual_seed(mixSeed(m_in.seed + index++, m_state.position));
         const double share = double(batch.counted) / double(counted);
-        const auto loss = accumulateGradients(m_in.trainee.model(), m_in.teacher, batch.to(m_in.trainee.model().device()), lossOptions, share);
+        const auto there = batch.to(m_in.trainee.model().device());
+        parts.beginBatch(there);
+        const auto loss = accumulateGradients(m_in.trainee.model(), m_in.teacher, there, lossOptions, share);
         m_in.trainee.collectGradients();
         sum.total += share * loss.total;
         sum.crossEntropy += share * loss.crossEntropy;
@@ -159,7 +161,7 @@ void Trainer::showStep(const BatchLoss& loss, double rate, double norm, std::int
 
 bool Trainer::evaluateNow() {
     m_in.trainee.parts().setTraining(false);
-    const auto result = evaluate(m_in.trainee.model(), m_in.evalBatches, JobContext(m_job.stopToken(), {}));
+    const auto result = evaluate(m_in.trainee.model(), m_in.evalBatches, JobContext(m_job.stopToken(), {}), [this](const TrainBatch& batch) { m_in.trainee.parts().beginBatch(batch); });
     m_in.trainee.parts().setTraining(true);
     m_state.evaluationDue = !result.complete;
     if (!result.complete) return true;
