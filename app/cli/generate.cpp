@@ -5,6 +5,7 @@
 #include "core/data/chat_template.h"
 #include "core/worker/generation.h"
 #include "core/worker/opened.h"
+#include "core/worker/run_source.h"
 
 #include <iostream>
 
@@ -20,9 +21,9 @@ struct GenerateOptions : Common {
 };
 
 /// The prompt as the user's message of a conversation, up to where the assistant answers.
-std::string chatPrompt(const GenerateOptions& options) {
-    const auto chat = ChatTemplate::find(options.checkpoint);
-    if (!chat) throw Error(ErrorCode::NotFound, options.checkpoint, "has no chat template, so that --chat cannot be used");
+std::string chatPrompt(const GenerateOptions& options, const std::filesystem::path& checkpoint) {
+    const auto chat = ChatTemplate::find(checkpoint);
+    if (!chat) throw Error(ErrorCode::NotFound, checkpoint.string(), "has no chat template, so that --chat cannot be used");
     Json messages = Json::array();
     if (!options.system.empty()) messages.push_back({{"role", "system"}, {"content", options.system}});
     messages.push_back({{"role", "user"}, {"content", options.prompt}});
@@ -32,7 +33,9 @@ std::string chatPrompt(const GenerateOptions& options) {
 void runGenerate(GenerateOptions& options) {
     if (!options.system.empty() && !options.chat) throw Error(ErrorCode::Usage, "--system", "needs --chat");
     configureRuntime(options.threads);
-    OpenedCheckpoint opened(options.checkpoint);
+    const CommandJob job(options);
+    const ExportSource source = resolveExportSource(options.checkpoint, job.context());
+    OpenedCheckpoint opened(source.checkpoint);
     std::optional<Cut> cut;
     if (!options.plan.empty()) {
         const EditPlan plan = readPlan(options.plan);
@@ -40,8 +43,7 @@ void runGenerate(GenerateOptions& options) {
         cut = cutOf(plan, opened.shape());
     }
     options.sampling.seed = options.seed;
-    const std::string prompt = options.chat ? chatPrompt(options) : options.prompt;
-    const CommandJob job(options);
+    const std::string prompt = options.chat ? chatPrompt(options, source.checkpoint) : options.prompt;
     if (!options.json && !options.chat) std::cout << prompt << std::flush;
     const Generation result = generateText(opened, prompt, cut, options.sampling, {options.device, options.dtype}, job.context(),
                                            [&](const GeneratedToken& token) {
@@ -64,7 +66,7 @@ void runGenerate(GenerateOptions& options) {
 void addGenerate(CLI::App& app) {
     auto options = std::make_shared<GenerateOptions>();
     CLI::App* command = app.add_subcommand("generate", "Continue a prompt, with the checkpoint as it is or as a plan would make it");
-    command->add_option("CKPT", options->checkpoint, "Checkpoint with a tokenizer")->required();
+    command->add_option("CKPT", options->checkpoint, "Checkpoint with a tokenizer, or a run folder (its best checkpoint)")->required();
     command->add_option("--prompt", options->prompt, "Text to continue")->required();
     command->add_flag("--chat", options->chat, "The prompt is a user's message: put it into the checkpoint's chat template");
     command->add_option("--system", options->system, "System message in front of it");

@@ -3,6 +3,7 @@
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/version.h"
+#include "core/models/extension.h"
 #include "core/models/runtime.h"
 #include "core/train/recipe.h"
 #include "core/worker/catalogue.h"
@@ -46,6 +47,7 @@ int main(int argc, char** argv) {
     if (mayCompute({argv, static_cast<std::size_t>(argc)})) resect::restartWithWaitPolicy(argv);
     logToStderr();
     resect::setRecipeLoader([] { resect::loadCatalogue(); });
+    resect::setExtensionLoader([] { resect::loadCatalogue(); });
     CLI::App app("Resect: surgery on transformer checkpoints. See what is redundant, cut it, train it back, export what other programs open.", "resect-cli");
     app.set_version_flag("--version", std::string("resect-cli ") + resect::versionText());
     app.require_subcommand(1);

@@ -187,9 +187,17 @@ std::vector<TensorInfo> collectTensors(const std::vector<SafetensorsFile>& shard
     return once;
 }
 
-void noteUnusedShards(const Layout& layout, const std::vector<SafetensorsFile>& shards, std::vector<Problem>& problems) {
+/// Does an extension in resect.json name the file as its own?
+bool isOfExtension(const Json& resectConfig, const std::string& file) {
+    if (!resectConfig.is_object() || !resectConfig.contains("extensions") || !resectConfig.at("extensions").is_array()) return false;
+    const Json& list = resectConfig.at("extensions");
+    return std::any_of(list.begin(), list.end(), [&](const Json& entry) { return entry.is_object() && entry.contains("file") && entry.at("file") == file; });
+}
+
+void noteUnusedShards(const Layout& layout, const std::vector<SafetensorsFile>& shards, const Json& resectConfig, std::vector<Problem>& problems) {
     for (const fs::path& path : filesEndingWith(layout.folder, kShardSuffix)) {
-        const bool used = std::any_of(shards.begin(), shards.end(), [&](const SafetensorsFile& shard) { return shard.path() == path; });
+        const bool used = isOfExtension(resectConfig, path.filename().string()) ||
+                          std::any_of(shards.begin(), shards.end(), [&](const SafetensorsFile& shard) { return shard.path() == path; });
         if (!used) problems.push_back({Severity::Note, path.filename().string(), "lies beside the checkpoint and is not part of it", ""});
     }
 }
@@ -247,7 +255,7 @@ Checkpoint Checkpoint::open(const fs::path& path) {
     checkpoint.m_tensors = collectTensors(checkpoint.m_shards, layout, index, checkpoint.m_problems);
     normaliseTensorNames(checkpoint.m_config, checkpoint.m_tensors, checkpoint.m_problems);
     std::sort(checkpoint.m_tensors.begin(), checkpoint.m_tensors.end(), [](const TensorInfo& a, const TensorInfo& b) { return naturalLess(a.name, b.name); });
-    noteUnusedShards(layout, checkpoint.m_shards, checkpoint.m_problems);
+    noteUnusedShards(layout, checkpoint.m_shards, checkpoint.m_resectConfig, checkpoint.m_problems);
     return checkpoint;
 }
 

@@ -18,10 +18,13 @@ torch::Tensor visibleKeys(const AttentionInput& input) {
     }
     const std::int64_t t = input.q_BTNH.size(1), s = input.k_BSGH.size(1);
     const auto key_S = torch::arange(s, torch::TensorOptions(torch::kInt32).device(device));
-    const auto query_T1 = (torch::arange(t, key_S.options()) + static_cast<int>(input.span.offset)).unsqueeze(1);
-    auto visible = (key_S <= query_T1).unsqueeze(0);  // [1,T,S]
+    auto last_BT1 = (torch::arange(t, key_S.options()) + static_cast<int>(input.span.offset)).view({1, -1, 1});
+    if (input.span.last_BT.defined()) {
+        last_BT1 = input.span.last_BT.unsqueeze(2);
+    }
+    auto visible = key_S <= last_BT1;  // [B or 1,T,S]
     if (input.span.window > 0) {
-        visible = visible & (key_S > query_T1 - input.span.window).unsqueeze(0);
+        visible = visible & (key_S > last_BT1 - input.span.window);
     }
     if (input.span.first_BT.defined()) {
         visible = visible & (key_S >= input.span.first_BT.unsqueeze(2));
@@ -49,7 +52,7 @@ torch::Tensor spreadGroups(const torch::Tensor& kv_BSGH, const std::vector<int>&
 class ExactAttention final : public AttentionKernel {
 public:
     torch::Tensor forward(const AttentionInput& input) const override {
-        if (input.softcap > 0 || !input.span.causal) {  // the fast versions have no cap and are causal
+        if (input.softcap > 0 || !input.span.causal || input.span.last_BT.defined()) {  // the fast versions have no cap and are causal
             return plainAttention(input);
         }
         if (ops::useFast(input.q_BTNH)) {

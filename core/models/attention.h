@@ -6,13 +6,14 @@
 
 namespace resect {
 
-/// Which keys a query may see: key indices [first[b,t], offset + t], no further back than the window. Real tokens of a document stand side by
+/// Which keys a query may see: key indices [first[b,t], last[b,t]], no further back than the window. Real tokens of a document stand side by
 /// side, so padding and packed documents are lower bounds and no mask of T x T is needed.
 struct AttentionSpan {
     torch::Tensor first_BT;    ///< int32 [B,T] on the model's device; undefined = 0 everywhere
     std::int64_t offset = 0;   ///< cached tokens before this run
     int window = 0;            ///< keys seen, the token itself included; 0 = all
     bool causal = true;        ///< false: every query sees every key, and the other fields do not count
+    torch::Tensor last_BT{};   ///< int32 [B,T], the last visible key; undefined = offset + t
 };
 
 /// Queries and keys after rotation. Dimensions may be strided views; the last one is dense.

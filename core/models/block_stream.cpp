@@ -1,6 +1,7 @@
 #include "core/anatomy/anatomy.h"
 #include "core/base/error.h"
 #include "core/models/decoder.h"
+#include "core/models/extension.h"
 
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -27,6 +28,7 @@ struct BlockStream::Data {
 };
 
 BlockStream::BlockStream(const Checkpoint& checkpoint, const LoadOptions& options) : m_data(std::make_unique<Data>(checkpoint, options)) {
+    requireNoExtensions(checkpoint, "it cannot be run block by block; it must fit into memory");
     configureRuntime(0);
 }
 BlockStream::~BlockStream() = default;

@@ -16,7 +16,14 @@ namespace resect {
 
 /// Keys (rotated) and values of one attention layer, room for `capacity` tokens.
 struct LayerCache {
-    torch::Tensor k_BCGH, v_BCGH;
+    torch::Tensor k_BCGH, v_BCGH;     ///< undefined until they are allocated
+    std::vector<std::int64_t> sizes;  ///< B, C, G, H of all rows; empty = the block has no attention layer
+    torch::TensorOptions options{};
+    /// What a layer that skips rows or tokens has decided, undefined = nothing yet. Bool [B]: the rows that it runs for, decided at their first tokens; the
+    /// cached rows of an attention layer are these, ascending. Int64 [B, C]: the place in its row of each cached token, ascending, -1 = none.
+    torch::Tensor decided{};
+    /// Room for so many rows, empty.
+    void allocate(std::int64_t rows);
 };
 
 /// Where the tokens of a run stand: what they may see, and their positions for the rotary embedding.
@@ -30,16 +37,26 @@ public:
     std::int64_t tokens() const noexcept { return m_tokens; }
     /// Left padding of each row, empty when there is none; what a cache must remember. Throws Unsupported for right padding or documents.
     std::vector<std::int64_t> leftPadding() const;
+    /// Bool [B, T] on the model's device, undefined = all tokens are real ones.
+    const torch::Tensor& realTokens() const noexcept { return m_real_BT; }
+    bool hasDocuments() const noexcept { return m_documents; }
+    /// The same for some rows of the batch, int64 on the model's device.
+    TokenLayout ofRows(const torch::Tensor& rows_R) const;
+    /// For K tokens of each row, which keep their positions and see each other and `cached` earlier ones, but none of the rest: int64 [B,K] ascending, and
+    /// bool which of them are there (the others stand behind and see themselves only).
+    TokenLayout ofTokens(const torch::Tensor& index_BK, const torch::Tensor& there_BK, std::int64_t cached) const;
     RotaryTable::Rows rotary(RotaryTable& table) const;
     torch::Tensor positions(torch::Device device) const;  ///< int64 [B or 1, T]
 
 private:
+    TokenLayout() = default;
     void layOut(const TokenBatch& batch, torch::Device device, const std::vector<std::int64_t>& padding);
     AttentionSpan m_span;
     std::int64_t m_tokens = 0, m_length = 0;
     torch::Tensor m_positions_BT;  // int64, undefined = offset, offset + 1, ...
+    torch::Tensor m_real_BT;
     std::vector<std::int64_t> m_padding;
-    bool m_cacheable = true;
+    bool m_cacheable = true, m_documents = false;
 };
 
 /// What a branch may use besides the residual stream.
@@ -50,6 +67,9 @@ struct RunContext {
     std::function<const RotaryTable::Rows&(int rotaryDim)> rotary;
     LayerCache* cache = nullptr;   ///< of this block's attention; null = no cache
     torch::Tensor hiddenMask{};    ///< [D], 0 for hidden channels that are cut; undefined = all are there
+    /// Bool [B, T]: the only tokens that an attention layer computes an output for (0 for the others, which supply keys and values all the same).
+    /// Undefined = all. Other layers know nothing of it.
+    torch::Tensor asking_BT{};
 
     bool wants(TapPoint point) const { return observer && observer->wants(point, block); }
     /// What a layer writes, without the hidden channels that are cut: before its post-norm, which must not see them.
@@ -62,6 +82,10 @@ class Branch {
 public:
     virtual ~Branch() = default;
     virtual torch::Tensor forward(const torch::Tensor& x_BTD, const RunContext& context) const = 0;  ///< [B,T,D], what is added
+    /// What enters the layer: the norm of the stream, or the stream itself where the family has no norm before it.
+    virtual torch::Tensor normed(const torch::Tensor& x_BTD) const = 0;
+    /// Does it decide at a sequence's first tokens which rows it runs for? Its part of a cache is then allocated by itself, with LayerCache::allocate.
+    virtual bool choosesRows() const noexcept { return false; }
     /// Parameters under their names within the block ("self_attn.q_proj.weight", "input_layernorm.weight").
     virtual void visitParameters(const std::function<void(const std::string&, torch::Tensor&)>& visit) = 0;
     /// Linears under their roles, in forward order.

@@ -28,12 +28,23 @@ ModelShape withoutOtherBlocks(const ModelShape& shape, int block) {
 
 }  // namespace
 
-DecoderCache::DecoderCache(const ModelShape& shape, std::vector<bool> hasAttention, int batchSize, int capacity, torch::TensorOptions options)
+void LayerCache::allocate(std::int64_t rows) {
+    auto wanted = sizes;
+    wanted.front() = rows;
+    k_BCGH = torch::zeros(wanted, options);
+    v_BCGH = torch::zeros(wanted, options);
+}
+
+DecoderCache::DecoderCache(const ModelShape& shape, const std::vector<Keeps>& keeps, int batchSize, int capacity, torch::TensorOptions options)
     : m_layers(shape.blocks.size()), m_batchSize(batchSize), m_capacity(capacity) {
     for (std::size_t i = 0; i < shape.blocks.size(); ++i) {
-        if (hasAttention[i]) {
-            const std::vector<std::int64_t> sizes{batchSize, capacity, shape.blocks[i].numKvHeads, shape.blocks[i].headDim};
-            m_layers[i] = {torch::zeros(sizes, options), torch::zeros(sizes, options)};
+        if (keeps[i] == Keeps::Nothing) {
+            continue;
+        }
+        m_layers[i].sizes = {batchSize, capacity, shape.blocks[i].numKvHeads, shape.blocks[i].headDim};
+        m_layers[i].options = options;
+        if (keeps[i] == Keeps::AllRows) {
+            m_layers[i].allocate(batchSize);
         }
     }
 }
@@ -55,7 +66,7 @@ void DecoderCache::truncate(int length) {
 
 LayerCache* DecoderCache::layer(int block) {
     LayerCache& layer = m_layers[static_cast<std::size_t>(block)];
-    return layer.k_BCGH.defined() ? &layer : nullptr;
+    return layer.sizes.empty() ? nullptr : &layer;
 }
 
 DecoderBlock buildBlock(const ModelShape& shape, int block, const WeightSource& source) {
@@ -395,11 +406,13 @@ std::vector<std::string> Decoder::linearRoles(int block) const {
 }
 
 std::unique_ptr<KvCache> Decoder::makeCache(int batchSize, int capacity) const {
-    std::vector<bool> hasAttention;
+    using Keeps = DecoderCache::Keeps;
+    std::vector<Keeps> keeps;
     for (int block = 0; block < m_shape.numBlocks(); ++block) {
-        hasAttention.push_back(!skips(block, BranchSlot::Attention));
+        const bool absent = skips(block, BranchSlot::Attention);
+        keeps.push_back(absent ? Keeps::Nothing : m_blocks[static_cast<std::size_t>(block)].attention->choosesRows() ? Keeps::ChosenRows : Keeps::AllRows);
     }
-    return std::make_unique<DecoderCache>(m_shape, hasAttention, batchSize, capacity, torch::TensorOptions(m_device).dtype(m_dtype));
+    return std::make_unique<DecoderCache>(m_shape, keeps, batchSize, capacity, torch::TensorOptions(m_device).dtype(m_dtype));
 }
 
 LanguageModel::~LanguageModel() = default;

@@ -8,10 +8,11 @@
 
 namespace resect {
 
-/// Keys and values of every attention layer, allocated for its whole capacity.
+/// Keys and values of every attention layer, allocated for its whole capacity at once; a layer that chooses its rows allocates its own when it has chosen.
 class DecoderCache final : public KvCache {
 public:
-    DecoderCache(const ModelShape& shape, std::vector<bool> hasAttention, int batchSize, int capacity, torch::TensorOptions options);
+    enum class Keeps { Nothing, AllRows, ChosenRows };
+    DecoderCache(const ModelShape& shape, const std::vector<Keeps>& keeps, int batchSize, int capacity, torch::TensorOptions options);
     int length() const noexcept override { return m_length; }
     std::uint64_t bytes() const noexcept override;
     void truncate(int length) override;

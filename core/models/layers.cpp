@@ -145,28 +145,21 @@ public:
     }
 
     torch::Tensor forward(const torch::Tensor& x_BTD, const RunContext& context) const override {
+        if (context.asking_BT.defined()) {
+            return forwardAsking(x_BTD, context);
+        }
         const std::int64_t b = x_BTD.size(0), t = x_BTD.size(1), h = m_shape.headDim, n = m_shape.numHeads, g = m_shape.numKvHeads;
         const auto [q_BTC, k_BTC, v_BTC] = project(m_norm(x_BTD));
-        AttentionInput input;
-        input.q_BTNH = positioned(headsOf(q_BTC, m_qNorm, {b, t, n, h}), context);
-        input.k_BSGH = positioned(headsOf(k_BTC, m_kNorm, {b, t, g, h}), context);
+        AttentionInput input = emptyInput(context);
+        input.q_BTNH = positioned(headsOf(q_BTC, m_qNorm, {b, t, n, h}), context.rotary);
+        input.k_BSGH = positioned(headsOf(k_BTC, m_kNorm, {b, t, g, h}), context.rotary);
         input.v_BSGH = clipped(v_BTC.view({b, t, g, h}));
-        input.headsPerKv = &m_shape.headsPerKv;
-        input.span = context.layout->span();
-        input.span.window = m_shape.slidingWindow;
-        input.span.causal = m_causal;
-        input.scale = m_scale;
-        input.softcap = m_softcap;
         if (context.cache) {
             append(*context.cache, input);
         }
-        auto heads_BTC = attend(input, context).reshape({b, t, n * h});
-        if (m_headMask.defined()) {
-            heads_BTC = heads_BTC * m_headMask;
-        }
-        context.tap(TapPoint::HeadOutputs, heads_BTC);
-        return m_postNorm(context.kept(m_o(heads_BTC)));
+        return projected(attend(input, context).reshape({b, t, n * h}), context);
     }
+    torch::Tensor normed(const torch::Tensor& x_BTD) const override { return m_norm(x_BTD); }
 
     void visitParameters(const ParameterVisitor& visit) override {
         for (RoleLinear& linear : m_inputs) {
@@ -189,6 +182,68 @@ public:
     void setAttentionKernel(std::shared_ptr<const AttentionKernel> kernel) override { m_kernel = kernel ? std::move(kernel) : exactAttention(); }
 
 private:
+    AttentionInput emptyInput(const RunContext& context) const {
+        AttentionInput input;
+        input.headsPerKv = &m_shape.headsPerKv;
+        input.span = context.layout->span();
+        input.span.window = m_shape.slidingWindow;
+        input.span.causal = m_causal;
+        input.scale = m_scale;
+        input.softcap = m_softcap;
+        return input;
+    }
+    torch::Tensor projected(torch::Tensor heads_BTC, const RunContext& context) const {
+        if (m_headMask.defined()) {
+            heads_BTC = heads_BTC * m_headMask;
+        }
+        context.tap(TapPoint::HeadOutputs, heads_BTC);
+        return m_postNorm(context.kept(m_o(heads_BTC)));
+    }
+    /// Keys and values of all tokens; queries, scores and the output projection of the asking ones only. Rows are filled up to the K of the row with most.
+    torch::Tensor forwardAsking(const torch::Tensor& x_BTD, const RunContext& context) const {
+        const std::int64_t b = x_BTD.size(0), t = x_BTD.size(1), h = m_shape.headDim, n = m_shape.numHeads, g = m_shape.numKvHeads;
+        const std::int64_t k = context.asking_BT.sum(1).max().item<std::int64_t>();
+        const auto order_BT = std::get<1>(context.asking_BT.to(torch::kInt32).sort(/*stable=*/true, 1, /*descending=*/true));
+        const auto index_BK = order_BT.narrow(1, 0, k);
+        const auto h_BTD = m_norm(x_BTD);
+        const auto [q_BTC, k_BTC, v_BTC] = projectAsking(h_BTD, index_BK);
+        std::map<int, RotaryTable::Rows> rotaryRows;
+        const auto rotary = [&](int rotating) -> const RotaryTable::Rows& {
+            const auto& all = context.rotary(rotating);
+            return rotaryRows.try_emplace(rotating, RotaryTable::Rows{tokensOf(all.cos, index_BK), tokensOf(all.sin, index_BK)}).first->second;
+        };
+        AttentionInput input = emptyInput(context);
+        input.k_BSGH = positioned(headsOf(k_BTC, m_kNorm, {b, t, g, h}), context.rotary);
+        input.v_BSGH = clipped(v_BTC.reshape({b, t, g, h}));
+        if (context.cache) {
+            append(*context.cache, input);
+        }
+        auto out_BTD = torch::zeros_like(x_BTD);
+        if (k == 0) {
+            return out_BTD;
+        }
+        input.q_BTNH = positioned(headsOf(q_BTC, m_qNorm, {b, k, n, h}), rotary);
+        input.span.last_BT = (index_BK + input.span.offset).to(torch::kInt32);
+        if (input.span.first_BT.defined()) {
+            input.span.first_BT = input.span.first_BT.gather(1, index_BK);
+        }
+        const auto added_BKD = projected(attend(input, context).reshape({b, k, n * h}), context);
+        const auto asks_BK1 = context.asking_BT.gather(1, index_BK).unsqueeze(2);
+        return out_BTD.scatter(1, index_BK.unsqueeze(2).expand_as(added_BKD), added_BKD * asks_BK1);
+    }
+    /// x [B or 1,T,C] at index [B,K]: [B,K,C].
+    static torch::Tensor tokensOf(const torch::Tensor& x_BTC, const torch::Tensor& index_BK) {
+        const auto whole_BTC = x_BTC.expand({index_BK.size(0), -1, -1});
+        return whole_BTC.gather(1, index_BK.unsqueeze(2).expand({-1, -1, x_BTC.size(2)}));
+    }
+    std::array<torch::Tensor, 3> projectAsking(const torch::Tensor& normed_BTD, const torch::Tensor& index_BK) const {
+        if (m_inputs.size() == 3) {
+            return {m_inputs[0](tokensOf(normed_BTD, index_BK)), m_inputs[1](normed_BTD), m_inputs[2](normed_BTD)};
+        }
+        auto qkv = project(normed_BTD);
+        qkv[0] = tokensOf(qkv[0], index_BK);
+        return qkv;
+    }
     std::array<torch::Tensor, 3> project(const torch::Tensor& normed_BTD) const {
         std::array<torch::Tensor, 3> qkv;
         if (m_inputs.size() == 1) {
@@ -207,11 +262,11 @@ private:
         return clipped(m_normsHeads ? norm(x_BTC.view(sizes)) : norm(x_BTC).view(sizes));
     }
     torch::Tensor clipped(const torch::Tensor& x) const { return m_clip > 0 ? x.clamp(-m_clip, m_clip) : x; }
-    torch::Tensor positioned(const torch::Tensor& x_BTNH, const RunContext& context) const {
+    torch::Tensor positioned(const torch::Tensor& x_BTNH, const std::function<const RotaryTable::Rows&(int)>& rotaryRows) const {
         if (m_rotaryDim == 0) {
             return x_BTNH;
         }
-        const RotaryTable::Rows& rotary = context.rotary(m_rotaryDim);
+        const RotaryTable::Rows& rotary = rotaryRows(m_rotaryDim);
         if (m_rotaryDim == m_shape.headDim) {
             return ops::rotate(x_BTNH, rotary.cos, rotary.sin);
         }
@@ -314,6 +369,7 @@ public:
         context.tap(TapPoint::Channels, channels_BTF);
         return m_postNorm(context.kept(m_mlp.down(channels_BTF)));
     }
+    torch::Tensor normed(const torch::Tensor& x_BTD) const override { return m_norm(x_BTD); }
     void visitParameters(const ParameterVisitor& visit) override {
         m_mlp.visitParameters(visit);
         m_norm.visitParameters(visit);
@@ -389,6 +445,7 @@ public:
         }
         return m_postNorm(context.kept(out_MD.view(x_BTD.sizes())));
     }
+    torch::Tensor normed(const torch::Tensor& x_BTD) const override { return m_norm(x_BTD); }
 
     void visitParameters(const ParameterVisitor& visit) override {
         m_router.visitParameters(visit);

@@ -1,6 +1,7 @@
 #include "core/anatomy/anatomy.h"
 #include "core/base/error.h"
 #include "core/base/numbers.h"
+#include "core/models/extension.h"
 #include "core/models/runtime.h"
 #include "core/models/tower_model.h"
 #include "core/models/torch_compat.h"
@@ -81,7 +82,9 @@ std::unique_ptr<LanguageModel> LanguageModel::load(const Checkpoint& checkpoint,
     const Anatomy anatomy = Anatomy::of(checkpoint);
     const ModelShape& shape = anatomy.shape();
     requireMemory(shape, options, checkpoint.folder().string());
-    return makeModel(shape, options, checkpointWeights(checkpoint, options), job);
+    auto model = makeModel(shape, options, checkpointWeights(checkpoint, options), job);
+    attachExtensions(*model, checkpoint);
+    return model;
 }
 
 std::unique_ptr<LanguageModel> LanguageModel::random(const ModelShape& shape, const LoadOptions& options, double std, std::uint64_t seed) {

@@ -35,6 +35,10 @@ TokenLayout::TokenLayout(const TokenBatch& batch, torch::Device device, std::int
     m_length = offset + m_tokens;
     m_padding = padding;
     const bool masked = batch.mask_BT.defined() && !batch.mask_BT.all().item<bool>();
+    m_documents = batch.documents_BT.defined();
+    if (masked) {
+        m_real_BT = batch.mask_BT.to(device, torch::kBool);
+    }
     if (masked || batch.documents_BT.defined() || !padding.empty()) {
         TokenBatch checked{batch.ids_BT, masked ? batch.mask_BT : torch::Tensor(), batch.documents_BT, {}};
         layOut(checked, device, padding);
@@ -94,6 +98,32 @@ void TokenLayout::layOut(const TokenBatch& batch, torch::Device device, const st
         m_padding = std::move(leftPadding);
     }
     m_length = positions.max().item<std::int64_t>() + 1;
+}
+
+TokenLayout TokenLayout::ofRows(const torch::Tensor& rows_R) const {
+    TokenLayout own = *this;
+    const auto choose = [&](torch::Tensor& perRow) {
+        if (perRow.defined()) {
+            perRow = perRow.index_select(0, rows_R);
+        }
+    };
+    choose(own.m_span.first_BT);
+    choose(own.m_positions_BT);
+    choose(own.m_real_BT);
+    return own;
+}
+
+TokenLayout TokenLayout::ofTokens(const torch::Tensor& index_BK, const torch::Tensor& there_BK, std::int64_t cached) const {
+    TokenLayout own;
+    own.m_tokens = index_BK.size(1);
+    own.m_length = m_length;
+    own.m_positions_BT = positions(index_BK.device()).expand({index_BK.size(0), -1}).gather(1, index_BK);
+    own.m_real_BT = there_BK;
+    own.m_cacheable = false;
+    own.m_span.offset = cached;
+    const auto self_K = torch::arange(cached, cached + index_BK.size(1), index_BK.options().dtype(torch::kInt32));
+    own.m_span.first_BT = self_K.expand_as(index_BK).masked_fill(there_BK, 0);
+    return own;
 }
 
 std::vector<std::int64_t> TokenLayout::leftPadding() const {

@@ -269,13 +269,24 @@ std::uint64_t SlicePlan::bytes(std::optional<DType> dtype) const noexcept {
     return total;
 }
 
+/// What runs beside the family's parts has no place in the formats that are written from slices.
+static void refuseExtensions(const Checkpoint& source) {
+    const Json& resect = source.resectConfig();
+    if (!resect.is_object() || !resect.contains("extensions") || resect.at("extensions").empty()) return;
+    throw Error(ErrorCode::Unsupported, source.folder().string(),
+                "the checkpoint runs with modules of its own (\"extensions\" in resect.json), which a cut or another format would lose: cut and export the checkpoint that they "
+                "were added to");
+}
+
 SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way) {
+    refuseExtensions(source);
     checkCut(anatomy.shape(), cut);
     if (keptBlocks(cut).empty() && way != SliceWay::Zeroed) throw Error(ErrorCode::BadInput, "cut", "it removes every block");
     return Slicer(source, anatomy, cut, way).run();
 }
 
 SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, const ModelShape& result) {
+    refuseExtensions(source);
     checkCut(anatomy.shape(), cut);
     const ModelShape after = shapeAfter(anatomy.shape(), cut);
     if (after.blocks.empty()) throw Error(ErrorCode::BadInput, "cut", "it removes every block");

@@ -157,7 +157,7 @@ torch::Tensor routerBalanceLoss(const std::vector<torch::Tensor>& logits_BTE, co
 
 double Evaluation::perplexity() const noexcept { return std::exp(loss); }
 
-Evaluation evaluate(const LanguageModel& model, std::span<const TokenRow> rows, int batchRows, const JobContext& job) {
+Evaluation evaluate(const LanguageModel& model, std::span<const TokenRow> rows, int batchRows, const JobContext& job, const std::function<void(const TrainBatch&)>& onBatch) {
     torch::NoGradGuard noGrad;
     Evaluation result;
     double sum = 0;
@@ -167,6 +167,7 @@ Evaluation evaluate(const LanguageModel& model, std::span<const TokenRow> rows, 
         std::vector<const TokenRow*> group;
         for (const auto& row : rows.subspan(done, std::min(rows.size() - done, static_cast<std::size_t>(batchRows)))) group.push_back(&row);
         const auto there = makeBatch(group).to(model.device());
+        if (onBatch) onBatch(there);
         if (there.tokens.pixels_BCHW.defined()) {
             const auto logits = model.logits(there.tokens);
             sum += tokenLosses(logits, there.targets_BT).sum().item<double>();

@@ -44,7 +44,8 @@ struct Evaluation {
     bool complete = false;           ///< false: stopped early
     double perplexity() const noexcept;
 };
-/// Without gradients, in order, `batchRows` rows at a time.
-Evaluation evaluate(const LanguageModel& model, std::span<const TokenRow> rows, int batchRows, const JobContext& job);
+/// Without gradients, in order, `batchRows` rows at a time. `onBatch` is told which batch comes.
+Evaluation evaluate(const LanguageModel& model, std::span<const TokenRow> rows, int batchRows, const JobContext& job,
+                    const std::function<void(const TrainBatch&)>& onBatch = {});
 
 }  // namespace resect

@@ -294,7 +294,7 @@ bool Session::measureStart(Trainee& trainee) {
     if (m_data.evalRows.empty()) return true;
     say(LogLevel::Info, "Measuring the model before the first step.");
     trainee.parts().setTraining(false);
-    const auto result = evaluate(trainee.model(), m_data.evalRows, m_options.batchRows, m_context);
+    const auto result = evaluate(trainee.model(), m_data.evalRows, m_options.batchRows, m_context, [&trainee](const TrainBatch& batch) { trainee.parts().beginBatch(batch); });
     if (!result.complete) return false;
     if (!std::isfinite(result.loss))
         throw Error(ErrorCode::BadInput, m_base->folder().string(), "the model's loss is not a number before the first step; look for damaged weights (resect-cli inspect --deep, or Check all data on the Overview page)");

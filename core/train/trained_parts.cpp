@@ -3,6 +3,7 @@
 #include "core/export/carried_files.h"
 #include "core/export/manifest.h"
 #include "core/base/files.h"
+#include "core/models/extension.h"
 #include "core/models/tensor_file.h"
 
 namespace resect {
@@ -17,7 +18,9 @@ torch::Tensor storedTensor(const Checkpoint& checkpoint, const TensorInfo& info)
 
 void copyDescription(const Checkpoint& from, const fs::path& to) {
     copyCarriedFiles(from.folder(), to);
-    for (const char* name : {"config.json", "resect.json"}) {
+    auto names = extensionFiles(from);
+    names.insert(names.end(), {"config.json", "resect.json"});
+    for (const auto& name : names) {
         if (fs::exists(from.folder() / name)) fs::copy_file(from.folder() / name, to / name, fs::copy_options::overwrite_existing);
     }
 }

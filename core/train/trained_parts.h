@@ -17,6 +17,8 @@
 
 namespace resect {
 
+struct TrainBatch;
+
 /// What a recipe prepares a model with. Everything but the model may be empty: a model with random weights is prepared to time a step.
 struct TrainingStart {
     const TrainOptions& options;
@@ -49,6 +51,8 @@ public:
     virtual void setTraining(bool) {}
     /// Before the batches of a step (1-based): schedules of extra losses.
     virtual void beginStep(std::int64_t /*step*/, std::int64_t /*total*/) {}
+    /// Before a batch runs, trained on or evaluated.
+    virtual void beginBatch(const TrainBatch&) {}
 
     /// Added to the loss of the batch that has just run forward: a differentiable f32 scalar, a mean over the batch; undefined = none.
     /// What the modules collected for it is forgotten by the call.
@@ -74,7 +78,7 @@ public:
 
 /// A tensor of a checkpoint in its stored dtype and form.
 torch::Tensor storedTensor(const Checkpoint& checkpoint, const TensorInfo& info);
-/// config.json, resect.json and everything that goes along with them (tokenizer, templates), copied.
+/// config.json, resect.json, the files of extensions and everything that goes along with them (tokenizer, templates), copied.
 void copyDescription(const Checkpoint& from, const std::filesystem::path& to);
 /// A copy of the checkpoint in the new folder `to` in which some tensors have other values: `changed` maps a tensor's name to what makes the new
 /// value (stored form and shape, any dtype; it is rounded to the stored dtype) from the stored one. All others keep their bytes.

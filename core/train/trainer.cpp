@@ -108,7 +108,9 @@ Trainer::StepResult Trainer::takeStep() {
         // What a recipe draws (dropout) depends on the position alone, so that a resumed run draws the same.
         torch::manual_seed(mixSeed(m_in.seed + index++, m_state.position));
         const double share = double(batch.counted) / double(counted);
-        const auto loss = accumulateGradients(m_in.trainee.model(), m_in.teacher, batch.to(m_in.trainee.model().device()), lossOptions, share);
+        const auto there = batch.to(m_in.trainee.model().device());
+        parts.beginBatch(there);
+        const auto loss = accumulateGradients(m_in.trainee.model(), m_in.teacher, there, lossOptions, share);
         m_in.trainee.collectGradients();
         sum.total += share * loss.total;
         sum.crossEntropy += share * loss.crossEntropy;
@@ -164,7 +166,8 @@ void Trainer::showStep(const BatchLoss& loss, double rate, double norm, std::int
 
 bool Trainer::evaluateNow() {
     m_in.trainee.parts().setTraining(false);
-    const auto result = evaluate(m_in.trainee.model(), m_in.evalRows, m_in.options.batchRows, JobContext(m_job.stopToken(), {}));
+    const auto result = evaluate(m_in.trainee.model(), m_in.evalRows, m_in.options.batchRows, JobContext(m_job.stopToken(), {}),
+                                 [this](const TrainBatch& batch) { m_in.trainee.parts().beginBatch(batch); });
     m_in.trainee.parts().setTraining(true);
     m_state.evaluationDue = !result.complete;
     if (!result.complete) return true;
