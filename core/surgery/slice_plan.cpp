@@ -275,7 +275,7 @@ static void refuseExtensions(const Checkpoint& source) {
     if (!resect.is_object() || !resect.contains("extensions") || resect.at("extensions").empty()) return;
     throw Error(ErrorCode::Unsupported, source.folder().string(),
                 "the checkpoint runs with modules of its own (\"extensions\" in resect.json), which a cut or another format would lose: cut and export the checkpoint that they "
-                "were added to");
+                "were added to; of trained routers `resect-cli adapter merge` writes the checkpoint that Resect runs");
 }
 
 SlicePlan slicePlan(const Checkpoint& source, const Anatomy& anatomy, const Cut& cut, SliceWay way) {
