@@ -1,6 +1,7 @@
 #include "core/measure/gradients.h"
 
 #include "core/base/error.h"
+#include "core/measure/classification.h"
 #include "core/base/numbers.h"
 #include "core/measure/expert_taps.h"
 #include "core/measure/statistics.h"
@@ -371,6 +372,7 @@ GradientScores GradientPass::result(std::size_t rowsDone) const {
 }  // namespace
 
 GradientScores measureGradients(ModelRun& run, const GradientOptions& options, const JobContext& job) {
+    requireHead(run.shape());
     if (options.perRow && !options.elements) throw Error(ErrorCode::Usage, "gradients", "squared gradients of each row need the gradients of all weights");
     GradientPass pass(run, options);
     const std::size_t rows = pass.measure(job);

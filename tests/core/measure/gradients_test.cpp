@@ -175,7 +175,7 @@ TEST_F(Gradients, OfExpertsAndTheirChannelsEqualThoseOfTheirDownProjection) {
 /// Fused and turned matrices, biases, sandwich norms, soft caps, shared experts: the identities hold wherever a unit is multiplied by one matrix only.
 TEST_F(Gradients, HoldTheIdentitiesInEveryFamily) {
     for (const Family& family : families()) {
-        if (family.image) continue;
+        if (family.image || family.headless || !family.towers.empty()) continue;  // no next token
         SCOPED_TRACE(std::string(family.modelType));
         const TinyCheckpoint tiny = test::tinyFamily(std::string(family.modelType));
         const Checkpoint checkpoint = tiny.open();
